@@ -1,0 +1,353 @@
+"""Typed expressions: the one family that the checker makes and every later stage reads.
+
+An expression has a type: a scalar (`bool`, `int`, `float`), a vector of floats, or a matrix of
+floats. Nodes are frozen and compare by structure; the span says where the user wrote it and takes
+no part in equality. Traversals return unchanged nodes untouched, so that sharing survives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from attndsl.source import Span
+
+
+class Scalar(Enum):
+    BOOL = "bool"
+    INT = "int"
+    FLOAT = "float"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A vector of floats; `size` is an integer expression over sizes and parameters."""
+
+    size: Expression
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of floats, `[rows, columns]`."""
+
+    rows: Expression
+    columns: Expression
+
+
+Type = Scalar | Vector | Matrix
+BOOL, INT, FLOAT = Scalar.BOOL, Scalar.INT, Scalar.FLOAT
+
+
+@dataclass(frozen=True)
+class Node:
+    """What every expression has. `span` is where the user wrote it, if anywhere."""
+
+    span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Literal(Node):
+    value: bool | int | float
+
+    @property
+    def type(self) -> Type:
+        match self.value:
+            case bool():
+                return BOOL
+            case int():
+                return INT
+        return FLOAT
+
+    # 1, 1.0 and True are equal in Python and must not be equal here.
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Literal)
+            and type(self.value) is type(other.value)
+            and self.value == other.value
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self.value), self.value))
+
+
+@dataclass(frozen=True)
+class Index(Node):
+    """An integer that varies: `b h g i j n t row`, and in block maps `i_first`, `i_last`, `K`.
+
+    Positions `i` and `j` are absolute: `i = row + query_offset`, where `query_offset` is the
+    run-time size `Size("offset")`, `Lk - Lq` unless the call says otherwise.
+    """
+
+    name: str
+    type: Type = field(default=INT, init=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Coordinate(Node):
+    """The coordinate of position `i` or `j` along a named axis: `i.y`. Row-major, last axis fastest."""
+
+    position: str
+    axis: str
+    type: Type = field(default=INT, init=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Size(Node):
+    """A run-time size, at least 0: `B H Hkv Lq Lk D Dv`, `offset` (may be negative), an axis's
+    length (`axis.y`), and in block maps the tile's `BLOCK_M` and `BLOCK_N`."""
+
+    name: str
+    type: Type = field(default=INT, init=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Scale(Node):
+    """The scale of the dot product, `1/sqrt(D)` unless the call overrides it; a run-time float."""
+
+    type: Type = field(default=FLOAT, init=False, compare=False)
+
+
+@dataclass(frozen=True)
+class ScoreValue(Node):
+    """Inside a normaliser's weight function: the score it is applied to."""
+
+    type: Type = field(default=FLOAT, init=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Parameter(Node):
+    """A parameter of the attention, still symbolic; `bind` replaces it by a literal."""
+
+    name: str
+    type: Scalar
+
+
+@dataclass(frozen=True)
+class Operand(Node):
+    """One of the vectors `q` (at b, h, i), `k`, `v` (at b, g, j).
+
+    In a score it is the vector as scored: after `prepare`, if the spec has `q = …`.
+    Inside that preparation itself it is the vector as the caller gave it.
+    """
+
+    name: str
+    type: Vector
+
+
+@dataclass(frozen=True)
+class Read(Node):
+    """An element of an input or of a token scan: `slope[h]`.
+
+    Trailing dimensions that are not indexed make it a vector or a matrix. An index that is out of
+    range is an error in the reference; a kernel clamps it, for pairs that the mask hides.
+    """
+
+    name: str
+    indices: tuple[Expression, ...]
+    type: Type
+
+
+@dataclass(frozen=True)
+class Unary(Node):
+    operator: str  # "-", "not"
+    operand: Expression
+    type: Type
+
+
+@dataclass(frozen=True)
+class Binary(Node):
+    """Arithmetic `+ - * / // % **`, comparison `< <= > >= == !=`, and `and`, `or`.
+
+    Arithmetic on vectors is elementwise, and a scalar broadcasts. `//` and `%` floor. Both operands
+    have one scalar type (the checker inserts `float(…)` where an int meets a float); `/` gives a float.
+    `and` and `or` evaluate both sides: expressions have no effects.
+    """
+
+    operator: str
+    left: Expression
+    right: Expression
+    type: Type
+
+
+@dataclass(frozen=True)
+class Select(Node):
+    """`then if condition else otherwise`."""
+
+    condition: Expression
+    then: Expression
+    otherwise: Expression
+    type: Type
+
+
+@dataclass(frozen=True)
+class Call(Node):
+    """A built-in function; `FUNCTIONS` in `functions.py` lists them with their types.
+
+    `dot` takes two vectors (a float), or a matrix and a vector (a vector).
+    """
+
+    function: str
+    arguments: tuple[Expression, ...]
+    type: Type
+
+
+@dataclass(frozen=True)
+class Slice(Node):
+    """`vector[start:stop]`; the bounds are integer expressions over sizes and parameters."""
+
+    vector: Expression
+    start: Expression
+    stop: Expression
+    type: Vector
+
+
+@dataclass(frozen=True)
+class Element(Node):
+    """`vector[index]`, a float; the index is an integer expression over sizes and parameters."""
+
+    vector: Expression
+    index: Expression
+    type: Type = field(default=FLOAT, init=False, compare=False)
+
+
+@dataclass(frozen=True)
+class DotResult(Node):
+    """In a plan: the float that matrix product `number` of the stage gives for this pair."""
+
+    number: int
+    type: Type = field(default=FLOAT, init=False, compare=False)
+
+
+Expression = (
+    Literal
+    | Index
+    | Coordinate
+    | Size
+    | Scale
+    | ScoreValue
+    | Parameter
+    | Operand
+    | Read
+    | Unary
+    | Binary
+    | Select
+    | Call
+    | Slice
+    | Element
+    | DotResult
+)
+
+TRUE, FALSE = Literal(True), Literal(False)
+
+
+def children(expression: Expression) -> tuple[Expression, ...]:
+    """The direct operands, in the order in which they are written. Sizes of types are not operands."""
+    match expression:
+        case Read(indices=indices):
+            return indices
+        case Unary(operand=operand):
+            return (operand,)
+        case Binary(left=left, right=right):
+            return (left, right)
+        case Select(condition=condition, then=then, otherwise=otherwise):
+            return (condition, then, otherwise)
+        case Call(arguments=arguments):
+            return arguments
+        case Slice(vector=vector, start=start, stop=stop):
+            return (vector, start, stop)
+        case Element(vector=vector, index=index):
+            return (vector, index)
+    return ()
+
+
+def with_children(expression: Expression, operands: tuple[Expression, ...]) -> Expression:
+    """The same node over other operands; the node itself where every operand is the same object."""
+    if all(old is new for old, new in zip(children(expression), operands, strict=True)):
+        return expression
+    match expression:
+        case Read():
+            return dataclasses.replace(expression, indices=operands)
+        case Unary():
+            return dataclasses.replace(expression, operand=operands[0])
+        case Binary():
+            return dataclasses.replace(expression, left=operands[0], right=operands[1])
+        case Select():
+            condition, then, otherwise = operands
+            return dataclasses.replace(
+                expression, condition=condition, then=then, otherwise=otherwise
+            )
+        case Call():
+            return dataclasses.replace(expression, arguments=operands)
+        case Slice():
+            vector, start, stop = operands
+            return dataclasses.replace(expression, vector=vector, start=start, stop=stop)
+        case Element():
+            return dataclasses.replace(expression, vector=operands[0], index=operands[1])
+    return expression
+
+
+def walk(expression: Expression) -> Iterator[Expression]:
+    """Every node once per place it stands in, parents before children."""
+    stack = [expression]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed(children(node)))
+
+
+def transform(expression: Expression, function: Callable[[Expression], Expression]) -> Expression:
+    """Rewrite bottom-up: `function` sees each node with its operands already rewritten.
+
+    Sizes inside vector and matrix types are rewritten too. Shared nodes are rewritten once.
+    """
+    done: dict[int, Expression] = {}
+
+    def visit(node: Expression) -> Expression:
+        known = done.get(id(node))
+        if known is None:
+            known = with_children(node, tuple(visit(child) for child in children(node)))
+            known = function(_with_type(known, visit))
+            done[id(node)] = known
+        return known
+
+    return visit(expression)
+
+
+def _with_type(node: Expression, visit: Callable[[Expression], Expression]) -> Expression:
+    match node.type:
+        case Vector(size=size):
+            new: Type = Vector(visit(size))
+        case Matrix(rows=rows, columns=columns):
+            new = Matrix(visit(rows), visit(columns))
+        case _:
+            return node
+    return node if new == node.type else dataclasses.replace(node, type=new)  # type: ignore[call-arg]
+
+
+def substitute(expression: Expression, values: Mapping[Expression, Expression]) -> Expression:
+    """Replace every node that equals a key of `values`."""
+    return transform(expression, lambda node: values.get(node, node))
+
+
+def index_names(expression: Expression) -> frozenset[str]:
+    """The indices that the value varies with: coordinates count as their position, `q` as
+    `b h i`, `k` and `v` as `b g j`."""
+    names: set[str] = set()
+    for node in walk(expression):
+        match node:
+            case Index(name=name):
+                names.add(name)
+            case Coordinate(position=position):
+                names.add(position)
+            case Operand(name="q"):
+                names.update("bhi")
+            case Operand():
+                names.update("bgj")
+            case DotResult():
+                names.update("bhij")
+    return frozenset(names)

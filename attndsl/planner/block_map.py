@@ -1,0 +1,93 @@
+"""The block-sparsity IR: which blocks of the score matrix exist.
+
+For a tile of BLOCK_M queries by BLOCK_N keys the score matrix is a grid of blocks. A block is
+
+- EMPTY: no pair in it is visible; the kernel never touches it;
+- FULL: every pair in it is visible, and all its BLOCK_N keys exist; the mask is not evaluated;
+- PARTIAL: anything else; the mask (and the key tail) is evaluated pair by pair.
+
+Rows past the last query do not count. Invariants, which `verify` and the tests check: no visible
+pair lies in an EMPTY block, no hidden one in a FULL block, and no block is visited twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from attndsl.expression import TRUE, Expression
+
+
+class Kind(IntEnum):
+    EMPTY = 0
+    PARTIAL = 1
+    FULL = 2
+
+
+@dataclass(frozen=True)
+class BlockInterval:
+    """Key blocks `first, first + step, …` below `last`, all of one kind.
+
+    The bounds are integer expressions over `Index("i_first")` and `Index("i_last")` (the absolute
+    positions of the tile's first and last existing query), `Index("h")`, `Index("g")`, `Index("b")`, sizes,
+    `Size("BLOCK_M")` and `Size("BLOCK_N")`. They need not be clamped among themselves
+    (`last <= first` is an empty interval), but lie within `[0, ceil(Lk / BLOCK_N)]`.
+
+    `guard` is a bool over the same and `Index("K")`, the key block: the block is visited only where
+    it holds. `TRUE` where the interval alone is exact.
+    """
+
+    first: Expression
+    last: Expression
+    kind: Kind
+    step: int = 1
+    guard: Expression = TRUE
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Closed form: no memory and no planning time at any length. The intervals are disjoint."""
+
+    intervals: tuple[BlockInterval, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Block lists that are built at call time from the inputs that the mask reads.
+
+    `varies_with` says which of `b`, `h`, `g` the map depends on; heads that share a pattern share a map.
+    `inputs` are the names of the inputs read. `planner/table.py` builds the lists.
+    """
+
+    varies_with: frozenset[str]
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BlockTable:
+    """A `Table` built for one call: int32 arrays in compressed sparse row form.
+
+    `map_index[b * H + h]` numbers the map of a head; equal maps are stored once. The key blocks of
+    query block Q of map m are `partial_blocks[partial_offsets[r] : partial_offsets[r + 1]]` with
+    `r = m * query_blocks + Q`, ascending, and likewise for `full_*`.
+    """
+
+    query_blocks: int
+    map_index: np.ndarray
+    partial_offsets: np.ndarray
+    partial_blocks: np.ndarray
+    full_offsets: np.ndarray
+    full_blocks: np.ndarray
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Block lists that a `Route` stage writes at run time, intersected with `static`."""
+
+    route: str
+    static: Ranges | Table
+
+
+BlockMap = Ranges | Table | Routed
