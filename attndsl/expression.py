@@ -89,7 +89,8 @@ class Index(Node):
 
 @dataclass(frozen=True)
 class Coordinate(Node):
-    """The coordinate of position `i` or `j` along a named axis: `i.y`. Row-major, last axis fastest."""
+    """The coordinate of position `i` or `j` along a named axis: `i.y`. Row-major, so the last
+    axis varies fastest."""
 
     position: str
     axis: str
@@ -164,8 +165,8 @@ class Binary(Node):
     """Arithmetic `+ - * / // % **`, comparison `< <= > >= == !=`, and `and`, `or`.
 
     Arithmetic on vectors is elementwise, and a scalar broadcasts. `//` and `%` floor. Both operands
-    have one scalar type (the checker inserts `float(…)` where an int meets a float); `/` gives a float.
-    `and` and `or` evaluate both sides: expressions have no effects.
+    have one scalar type (the checker inserts `float(…)` where an int meets a float); `/` gives a
+    float. `and` and `or` evaluate both sides: expressions have no effects.
     """
 
     operator: str
@@ -246,7 +247,7 @@ TRUE, FALSE = Literal(True), Literal(False)
 
 
 def children(expression: Expression) -> tuple[Expression, ...]:
-    """The direct operands, in the order in which they are written. Sizes of types are not operands."""
+    """The direct operands, in the order in which they are written; sizes of types are none."""
     match expression:
         case Read(indices=indices):
             return indices
@@ -326,7 +327,11 @@ def _with_type(node: Expression, visit: Callable[[Expression], Expression]) -> E
             new = Matrix(visit(rows), visit(columns))
         case _:
             return node
-    return node if new == node.type else dataclasses.replace(node, type=new)  # type: ignore[call-arg]
+    if new == node.type:
+        return node
+    # Only nodes whose type is a field of theirs have a vector or matrix type.
+    replace: Callable[..., Expression] = dataclasses.replace
+    return replace(node, type=new)
 
 
 def substitute(expression: Expression, values: Mapping[Expression, Expression]) -> Expression:

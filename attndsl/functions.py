@@ -21,7 +21,7 @@ class Shape(Enum):
 
 @dataclass(frozen=True)
 class Function:
-    """`keeps_int`: given ints it gives an int (`abs`, `min`, `max`); otherwise ints become floats."""
+    """`keeps_int`: given ints it gives an int (`abs`, `min`, `max`); else ints become floats."""
 
     name: str
     arity: int | None  # None: one or more

@@ -31,7 +31,7 @@ class BlockInterval:
     """Key blocks `first, first + step, …` below `last`, all of one kind.
 
     The bounds are integer expressions over `Index("i_first")` and `Index("i_last")` (the absolute
-    positions of the tile's first and last existing query), `Index("h")`, `Index("g")`, `Index("b")`, sizes,
+    positions of the tile's first and last existing query), the indices `b`, `h`, `g`, sizes,
     `Size("BLOCK_M")` and `Size("BLOCK_N")`. They need not be clamped among themselves
     (`last <= first` is an empty interval), but lie within `[0, ceil(Lk / BLOCK_N)]`.
 
@@ -57,7 +57,8 @@ class Ranges:
 class Table:
     """Block lists that are built at call time from the inputs that the mask reads.
 
-    `varies_with` says which of `b`, `h`, `g` the map depends on; heads that share a pattern share a map.
+    `varies_with` says which of `b`, `h`, `g` the map depends on; heads that share a pattern share
+    a map.
     `inputs` are the names of the inputs read. `planner/table.py` builds the lists.
     """
 

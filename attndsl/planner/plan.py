@@ -42,7 +42,7 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Scan:
-    """A running sum along the last dimension of `buffer`: `buffer[…, t] = buffer[…, t-1] + element`.
+    """A running sum along the buffer's last dimension: `buffer[…, t] = buffer[…, t-1] + element`.
 
     The leading dimensions are indexed by `indices` (`b`, `h`, `g`), the last by `t`. (The recurrent
     states of linear attention become a stage of their own beside this one.)
