@@ -53,7 +53,7 @@ def importing(paths: list[Path], prefixes: tuple[str, ...]) -> list[str]:
 
 
 def test_grammar_knows_nothing_of_the_rest():
-    found = [p for p in (ROOT / "grammar").rglob("*.py")]
+    found = list((ROOT / "grammar").rglob("*.py"))
     assert importing(found, ("attndsl.codegen", "attndsl.runtime", "attndsl.planner")) == []
 
 
