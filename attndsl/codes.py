@@ -67,4 +67,37 @@ attention local(window: int = 256) {
 }
 """,
     ),
+    "A078": CodeEntry(
+        title="a visible pair reads an input out of range",
+        explanation="""\
+An index of an input lies outside its dimension for a pair that the mask leaves visible. Kernels
+clamp such an index, so that hidden pairs may compute what they like; for a visible pair the result
+would be an arbitrary element, and the reference reports it. Hide the pairs in the mask, bound the
+index with `min` and `max`, or pass a tensor that is large enough.""",
+        wrong='''
+module = attndsl.parse(
+    """
+    attention local(window: int = 8) {
+        input bias: float[H, window]
+        score = dot(q, k) * scale + bias[h, i - j]
+        mask = causal
+    }
+    """
+)
+module.local(q, k, v, bias=torch.zeros(4, 8))
+''',
+        right='''
+module = attndsl.parse(
+    """
+    attention local(window: int = 8) {
+        input bias: float[H, window]
+        score = dot(q, k) * scale + bias[h, i - j]
+        mask = causal and i - j < window
+    }
+    """
+)
+module.local(q, k, v, bias=torch.zeros(4, 8))
+''',
+        language="python",
+    ),
 }
