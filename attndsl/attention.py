@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attndsl.expression import (
     FALSE,
@@ -30,7 +30,7 @@ class ParameterDeclaration:
     type: Scalar
     default: bool | int | float | None
     where: Expression | None
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class InputDeclaration:
     name: str
     element: Scalar
     dimensions: tuple[Expression, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TokenScan:
     kind: str
     element: Expression
     dimensions: tuple[Expression, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Later:
     `branch`, `output`): its keyword and where it stands."""
 
     construct: str
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Attention:
     mask: Expression
     normalizer: Normalizer
     later: tuple[Later, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
     @property
     def is_bound(self) -> bool:

@@ -1,12 +1,13 @@
 """The syntax tree: what the user wrote, with spans, and nothing resolved.
 
 Both front ends make it: the Lark grammar from `.attn` text and the decorator from a Python
-function. The checker (`check.py`) turns it into the typed tree of `attention.py`.
+function. The checker (`check.py`) turns it into the typed tree of `attention.py`. Spans take no part
+in equality: two ways of writing the same thing give equal trees.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attndsl.source import Span
 
@@ -16,26 +17,26 @@ class Name:
     """An identifier, or a dotted one (`i.y`): `parts` is `("i", "y")`."""
 
     parts: tuple[str, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Number:
     value: int | float
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Boolean:
     value: bool
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Unary:
     operator: str  # "-", "not"
     operand: Expression
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Binary:
     operator: str  # "+ - * / // % ** and or"
     left: Expression
     right: Expression
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Compare:
 
     operators: tuple[str, ...]
     operands: tuple[Expression, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Conditional:
     condition: Expression
     then: Expression
     otherwise: Expression
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ class Argument:
 
     keyword: str | None
     value: Expression
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Call:
     function: Name
     arguments: tuple[Argument, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,14 @@ class Slice:
 
     start: Expression | None
     stop: Expression | None
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Subscript:
     value: Expression
     indices: tuple[Expression | Slice, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 Expression = Name | Number | Boolean | Unary | Binary | Compare | Conditional | Call | Subscript
@@ -106,7 +107,7 @@ class TypeName:
 
     name: str
     dimensions: tuple[Expression, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -115,27 +116,27 @@ class Parameter:
     type: TypeName | None
     default: Expression | None
     where: Expression | None
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Input:
     name: Name
     type: TypeName
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Axes:
     names: tuple[Name, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Let:
     name: Name
     value: Expression
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Assign:
 
     target: Name
     value: Expression
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Route:
 
     block: Expression
     fields: tuple[Assign, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,14 @@ class State:
     name: Name
     dimensions: tuple[Expression, ...]
     steps: tuple[Assign, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Branch:
     name: Name
     value: Expression
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 Statement = Input | Axes | Let | Assign | Route | State | Branch
@@ -181,7 +182,7 @@ class Attention:
     name: Name
     parameters: tuple[Parameter, ...]
     body: tuple[Statement, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Definition:
     name: Name
     parameters: tuple[Parameter, ...]
     body: Expression
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class Import:
 
     path: str
     names: tuple[Name, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -208,4 +209,4 @@ class Module:
     imports: tuple[Import, ...]
     definitions: tuple[Definition, ...]
     attentions: tuple[Attention, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
