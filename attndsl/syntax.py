@@ -1,8 +1,8 @@
 """The syntax tree: what the user wrote, with spans, and nothing resolved.
 
 Both front ends make it: the Lark grammar from `.attn` text and the decorator from a Python
-function. The checker (`check.py`) turns it into the typed tree of `attention.py`. Spans take no part
-in equality: two ways of writing the same thing give equal trees.
+function. The checker (`check`) turns it into the typed tree of `attention.py`. Spans take no
+part in equality: two ways of writing the same thing give equal trees.
 """
 
 from __future__ import annotations
