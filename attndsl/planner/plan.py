@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attndsl.attention import Attention, Normalizer
-from attndsl.expression import Expression, Scalar
+from attndsl.expression import Expression, Scalar, Size
 from attndsl.planner.block_map import BlockMap
 
 
@@ -31,13 +31,20 @@ class Prepare:
     """Per-token work before scoring: `buffer[b, h, row, :] = element` for the query side,
     `buffer[b, g, j, :] = element` for the key side (`side` is `"query"` or `"key"`).
 
-    `element` is a vector over `b h i row` and `q`, or over `b g j`, `k` and `v`; operands in it are
-    the vectors as the caller gave them.
+    `element` varies with `b h g i row` and `q`, or with `b g j`, `k` and `v`; operands in it are
+    the vectors as the caller gave them. A key-side element that reads `h` has a buffer over query
+    heads, `[B, H, Lk, …]`; `head_index` says which it is. A scalar element has a buffer
+    without the last dimension: `buffer[b, h, row] = element`.
     """
 
     buffer: Buffer
     side: str
     element: Expression
+
+    @property
+    def head_index(self) -> str:
+        """The index of the buffer's second dimension: `h`, or `g` for keys that heads share."""
+        return "h" if self.buffer.dimensions[1] == Size("H") else "g"
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,8 @@ class Scan:
 class Source:
     """Where a vector per token is read from: the caller's `q`, `k`, `v`, or a prepared buffer.
 
-    `start` and `size` select the elements `[start, start + size)`; expressions over sizes.
+    `start` and `size` select the elements `[start, start + size)`; expressions over sizes. A key
+    or value buffer may have query heads in place of key heads (see `Prepare`).
     """
 
     name: str
@@ -78,10 +86,14 @@ class Dot:
 class Attend:
     """Tiles of the score matrix, absorbed by an associative merge.
 
-    `score` is a float over indices, sizes, reads (of inputs and scan buffers) and `DotResult`s.
+    `score` is a float over indices, sizes, reads (of inputs, scan buffers and prepared buffers) and
+    `DotResult`s. A prepared scalar is `Read(buffer, (b, h, row))` or `Read(buffer, (b, g, j))`.
     Vector arithmetic that does not separate into query side and key side stays in it as `Operand`s,
-    `Read` vectors and `dot`/`sum` calls and is evaluated pair by pair. `Operand("q")` there is
-    read from `vectors["q"]`.
+    `Read` vectors (of inputs, or of prepared buffers: the same indices, typed a vector) and
+    `dot`/`sum` calls and is evaluated pair by pair. `Operand`s there are the caller's vectors, as
+    `vectors` lists them.
+
+    A sink and a divisor are scalars without vector arithmetic; a sink's value is a `Read` vector.
 
     `residue` is None, or an integer m > 0: positions are then taken one residue class modulo m at a
     time. The kernel runs m independent problems; in problem r the positions are `r + m * i'`, and
