@@ -6,6 +6,7 @@ from attndsl.attention import Attention
 from attndsl.planner.lower import lower
 from attndsl.planner.passes import PASSES
 from attndsl.planner.plan import Plan
+from attndsl.planner.verify import verify
 
 
 def plan(attention: Attention) -> Plan:
@@ -14,6 +15,8 @@ def plan(attention: Attention) -> Plan:
     Raises `AttnError` A080 for a construct that no target compiles yet.
     """
     result = lower(attention)
+    verify(result)
     for improve in PASSES:
         result = improve(result)
+        verify(result)
     return result

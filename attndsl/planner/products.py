@@ -104,7 +104,7 @@ class Products:
         assert isinstance(vector.type, Vector)
         if is_plain(vector):
             start: Expression = Literal(0)
-            inner = vector
+            inner: Expression = vector
             while isinstance(inner, Slice):
                 start = inner.start if start == Literal(0) else add(inner.start, start)
                 inner = inner.vector

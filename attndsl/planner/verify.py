@@ -1,0 +1,281 @@
+"""What must hold of every plan, between passes and before an emitter sees it.
+
+A plan that breaks a rule is a bug of ours, so `verify` raises `InternalError`, never `AttnError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from attndsl.attention import Elementwise, Softmax
+from attndsl.diagnostics import InternalError
+from attndsl.expression import (
+    BOOL,
+    FLOAT,
+    INT,
+    Binary,
+    Call,
+    Coordinate,
+    DotResult,
+    Element,
+    Expression,
+    Index,
+    Literal,
+    Matrix,
+    Operand,
+    Parameter,
+    Read,
+    ScoreValue,
+    Select,
+    Size,
+    Slice,
+    Type,
+    Unary,
+    Vector,
+    walk,
+)
+from attndsl.functions import FUNCTIONS
+from attndsl.planner.block_map import BlockMap, Ranges, Routed, Table
+from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
+
+SIZES = {"B", "H", "Hkv", "Lq", "Lk", "D", "Dv", "offset"}
+LOCAL_SIZES = {"local.Lq", "local.Lk", "local.offset"}
+TILE_SIZES = {"BLOCK_M", "BLOCK_N"}
+COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
+
+# Per token: what a query-side and a key-side element may vary with, and read.
+QUERY_INDICES = {"b", "h", "g", "i", "row"}
+KEY_INDICES = {"b", "h", "g", "j"}
+BOUND_INDICES = {"b", "h", "g", "i_first", "i_last", "residue"}
+
+
+def verify(plan: Plan) -> None:
+    """Raise `InternalError` if the plan breaks an invariant; it names the stage and the rule."""
+    _Verifier(plan).run()
+
+
+class _Verifier:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._stage = "plan"
+        self._ranks = {one.name: len(one.dimensions) for one in plan.attention.inputs}
+        self._elements = {one.name: one.element for one in plan.attention.inputs}
+        self._sides: dict[str, str] = {}
+        self._sizes = SIZES | {f"axis.{axis}" for axis in plan.attention.axes}
+
+    def _require(self, holds: bool, rule: str) -> None:
+        if not holds:
+            raise InternalError(f"plan of `{self._plan.attention.name}`, {self._stage}: {rule}")
+
+    def run(self) -> None:
+        stages = self._plan.stages
+        self._require(self._plan.attention.is_bound, "every parameter has a value")
+        attends = [stage for stage in stages if isinstance(stage, Attend)]
+        self._require(len(attends) == 1, "there is one stage over pairs")
+        self._require(stages[-1] is attends[0], "the stage over pairs comes last")
+        for number, stage in enumerate(stages):
+            self._stage = f"stage {number} ({type(stage).__name__.lower()})"
+            match stage:
+                case Prepare():
+                    self._prepare(stage)
+                case Scan():
+                    self._scan(stage)
+                case Attend():
+                    self._attend(stage)
+
+    def _define(self, stage: Prepare | Scan) -> None:
+        buffer = stage.buffer
+        self._require(
+            buffer.name not in self._ranks and buffer.name not in {"q", "k", "v", "out"},
+            f"the name of buffer `{buffer.name}` is taken",
+        )
+        for dimension in buffer.dimensions:
+            self._expression(dimension, INT, set())
+        self._ranks[buffer.name] = len(buffer.dimensions)
+        self._elements[buffer.name] = buffer.element
+
+    def _prepare(self, stage: Prepare) -> None:
+        self._require(stage.side in {"query", "key"}, "a side is `query` or `key`")
+        query = stage.side == "query"
+        indices = QUERY_INDICES if query else KEY_INDICES
+        operands = {"q"} if query else {"k", "v"}
+        self._expression(stage.element, None, indices, operands=operands)
+        rank = 4 if isinstance(stage.element.type, Vector) else 3
+        self._require(
+            len(stage.buffer.dimensions) == rank, "a buffer has the element's shape for each token"
+        )
+        self._define(stage)
+        self._sides[stage.buffer.name] = stage.side
+
+    def _scan(self, stage: Scan) -> None:
+        self._require(
+            len(stage.indices) + 1 == len(stage.buffer.dimensions),
+            "every dimension of a scan but the last has an index",
+        )
+        self._expression(stage.element, None, {*stage.indices, "b", "h", "g", "t"})
+        self._define(stage)
+
+    def _attend(self, stage: Attend) -> None:
+        indices = {"b", "h", "g", "i", "j", "row"}
+        if stage.residue is not None:
+            self._residue(stage)
+            indices = {"b", "h", "g", "i", "j", "residue"}
+        for dot in stage.dots:
+            self._source(dot.query, "query")
+            self._source(dot.key, "key")
+        self._source(stage.value, "key")
+        listed = {name for name, _ in stage.vectors}
+        self._expression(stage.score, FLOAT, indices, operands=listed, dots=len(stage.dots))
+        self._expression(stage.mask, BOOL, indices)
+        row_indices = indices - {"j"}
+        match stage.normalizer:
+            case Softmax(sink, value):
+                if sink is not None:
+                    self._expression(sink, FLOAT, row_indices)
+                if value is not None:
+                    self._require(isinstance(value, Read), "a sink's value is read, not computed")
+                    self._expression(value, None, row_indices)
+            case Elementwise(weight, divisor, _):
+                self._expression(weight, FLOAT, indices, scores=True)
+                if divisor is not None and not isinstance(divisor, str):
+                    self._expression(divisor, FLOAT, row_indices)
+            case _:
+                self._require(False, "the normaliser is one that targets compile")
+        self._block_map(stage.block_map, stage)
+
+    def _residue(self, stage: Attend) -> None:
+        modulus = stage.residue
+        self._require(
+            isinstance(modulus, Literal) and type(modulus.value) is int and modulus.value > 1,
+            "the number of residue classes is a literal above 1",
+        )
+        for expression in (stage.score, stage.mask):
+            self._require(
+                not any(isinstance(node, Coordinate) for node in walk(expression)),
+                "residue classes are of positions, not of coordinates",
+            )
+
+    def _block_map(self, block_map: BlockMap, stage: Attend) -> None:
+        match block_map:
+            case Ranges(intervals):
+                for interval in intervals:
+                    for bound in (interval.first, interval.last):
+                        self._expression(bound, INT, BOUND_INDICES, tile=True)
+                    self._expression(interval.guard, BOOL, BOUND_INDICES | {"K"}, tile=True)
+                    self._require(interval.step > 0, "a step is positive")
+                    self._require(interval.kind > 0, "only blocks that are visited are listed")
+            case Table(varies_with, inputs):
+                self._require(varies_with <= {"b", "h", "g"}, "a table varies with heads and batch")
+                self._require(
+                    set(inputs) <= {one.name for one in self._plan.attention.inputs},
+                    "a table is built from inputs",
+                )
+                self._require(stage.residue is None, "residue classes have ranges")
+            case Routed(_, static):
+                self._block_map(static, stage)
+
+    def _source(self, source: Source, side: str) -> None:
+        own = {"q"} if side == "query" else {"k", "v"}
+        known = source.name in own or self._sides.get(source.name) == side
+        self._require(known, f"`{source.name}` is a vector of the {side} side")
+        self._expression(source.start, INT, set())
+        self._expression(source.size, INT, set())
+
+    def _expression(
+        self,
+        expression: Expression,
+        wanted: Type | None,
+        indices: set[str],
+        *,
+        operands: Collection[str] = (),
+        dots: int = 0,
+        scores: bool = False,
+        tile: bool = False,
+    ) -> None:
+        if wanted is not None:
+            self._require(expression.type == wanted, f"expected {wanted}, found {expression.type}")
+        sizes = self._sizes | (TILE_SIZES if tile else set())
+        if "residue" in indices:
+            sizes |= LOCAL_SIZES
+        for node in _with_sizes(expression):
+            match node:
+                case Parameter(name=name):
+                    self._require(False, f"parameter `{name}` has a value")
+                case Index(name=name):
+                    self._require(name in indices, f"index `{name}` has a value here")
+                case Coordinate(position=position, axis=axis):
+                    self._require(position in indices, f"`{position}.{axis}` has a value here")
+                    self._require(f"axis.{axis}" in self._sizes, f"`{axis}` is an axis")
+                case Size(name=name):
+                    self._require(name in sizes, f"size `{name}` is known here")
+                case Operand(name=name):
+                    self._require(name in operands, f"vector `{name}` can be read here")
+                case DotResult(number=number):
+                    self._require(0 <= number < dots, f"matrix product {number} exists")
+                case ScoreValue():
+                    self._require(scores, "only a weight sees the score")
+                case Read():
+                    self._read(node)
+            self._require(_is_typed(node), f"`{type(node).__name__}` has operands of its types")
+
+    def _read(self, read: Read) -> None:
+        self._require(read.name in self._ranks, f"`{read.name}` is computed before it is read")
+        rank = len(read.indices)
+        match read.type:
+            case Vector():
+                rank += 1
+            case Matrix():
+                rank += 2
+            case scalar:
+                self._require(
+                    scalar == self._elements[read.name], f"`{read.name}` is read as what it holds"
+                )
+        self._require(rank == self._ranks[read.name], f"`{read.name}` has a place for each index")
+        self._require(
+            all(index.type == INT for index in read.indices), f"`{read.name}` is indexed by ints"
+        )
+
+
+def _with_sizes(expression: Expression) -> Iterator[Expression]:
+    """Every node, and every node of the sizes in their types."""
+    for node in walk(expression):
+        yield node
+        match node.type:
+            case Vector(size=size):
+                yield from walk(size)
+            case Matrix(rows=rows, columns=columns):
+                yield from walk(rows)
+                yield from walk(columns)
+
+
+def _is_typed(node: Expression) -> bool:
+    """Whether the operands of one node have types that the node's own type follows from."""
+    match node:
+        case Unary("not", operand):
+            return operand.type == node.type == BOOL
+        case Unary(_, operand):
+            return _kind(operand.type) == _kind(node.type) != BOOL
+        case Binary("and" | "or", left, right):
+            return left.type == right.type == node.type == BOOL
+        case Binary(operator, left, right) if operator in COMPARISONS:
+            return left.type == right.type and node.type == BOOL
+        case Binary(_, left, right):
+            kinds = {_kind(left.type), _kind(right.type)}
+            if Vector in kinds:
+                return kinds <= {Vector, FLOAT} and isinstance(node.type, Vector)
+            return len(kinds) == 1 and BOOL not in kinds and node.type in (left.type, FLOAT)
+        case Select(condition, then, otherwise):
+            return condition.type == BOOL and _kind(then.type) == _kind(otherwise.type)
+        case Call(function, arguments):
+            known = FUNCTIONS.get(function)
+            return known is not None and known.arity in (None, len(arguments))
+        case Slice(vector, start, stop):
+            return isinstance(vector.type, Vector) and start.type == stop.type == INT
+        case Element(vector, index):
+            return isinstance(vector.type, Vector) and index.type == INT
+    return True
+
+
+def _kind(of: Type) -> object:
+    """A scalar type itself, or that it is a vector or matrix of whatever size."""
+    return type(of) if isinstance(of, (Vector, Matrix)) else of
