@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attndsl.planner.passes.simplify_expressions import simplify_expressions
 from attndsl.planner.plan import Plan
 
-PASSES: tuple[Callable[[Plan], Plan], ...] = ()
+PASSES: tuple[Callable[[Plan], Plan], ...] = (simplify_expressions,)

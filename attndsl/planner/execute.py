@@ -1,0 +1,235 @@
+"""The plan executor: a plan run block by block in NumPy float64, exactly as it says.
+
+It visits the blocks that the block map lists, evaluates the mask in PARTIAL blocks only, and merges
+tiles as a kernel would. Where it agrees with the reference and a kernel does not, the emitter is at
+fault; where it does not agree, the planner is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from attndsl.attention import Elementwise, Softmax
+from attndsl.diagnostics import InternalError
+from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
+from attndsl.expression import Expression, Operand, Scalar, Vector, walk
+from attndsl.planner.block_map import Kind
+from attndsl.planner.normalization import SoftmaxState, SumState
+from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
+from attndsl.planner.visits import Block, Visit, visits
+from attndsl.reference import Result
+
+_DTYPES = {Scalar.BOOL: np.bool_, Scalar.INT: np.int64, Scalar.FLOAT: np.float64}
+
+
+def execute(
+    plan: Plan,
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike | None,
+    inputs: Mapping[str, ArrayLike],
+    *,
+    block_m: int,
+    block_n: int,
+    scale: float | None = None,
+    offset: int | None = None,
+    axes: Mapping[str, int] | None = None,
+) -> Result:
+    """Run a plan with tiles of `block_m` queries by `block_n` keys; otherwise as `reference.run`.
+
+    Raises `InternalError` where the block map breaks an invariant: a block visited twice, or a FULL
+    block with keys that do not exist.
+    """
+    given = {"q": np.asarray(q, np.float64), "k": np.asarray(k, np.float64)}
+    if v is not None:
+        given["v"] = np.asarray(v, np.float64)
+    batches, heads, rows, width = given["q"].shape
+    key_heads, keys = given["k"].shape[1:3]
+    sizes = {"B": batches, "H": heads, "Hkv": key_heads, "Lq": rows, "Lk": keys, "D": width}
+    sizes["offset"] = keys - rows if offset is None else offset
+    sizes |= {f"axis.{name}": length for name, length in (axes or {}).items()}
+    if v is not None:
+        sizes["Dv"] = given["v"].shape[-1]
+    sizes["Dv"] = evaluate_size(plan.attend.value.size, sizes)
+    call = _Call(
+        given,
+        Environment(
+            sizes=sizes,
+            axes=plan.attention.axes,
+            scale=1.0 / math.sqrt(width) if scale is None else scale,
+            inputs={
+                one.name: np.asarray(inputs[one.name], _DTYPES[one.element])
+                for one in plan.attention.inputs
+            },
+            clamp=True,
+        ),
+    )
+    for stage in plan.stages:
+        match stage:
+            case Prepare():
+                call = call.with_buffer(stage.buffer.name, call.prepare(stage))
+            case Scan():
+                call = call.with_buffer(stage.buffer.name, call.scan(stage))
+    with np.errstate(all="ignore"):
+        return call.attend(plan.attend, block_m, block_n)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call: the caller's vectors, and an environment whose inputs hold the buffers too."""
+
+    given: Mapping[str, Array]
+    base: Environment
+
+    def with_buffer(self, name: str, array: Array) -> _Call:
+        inputs = {**self.base.inputs, name: array}
+        return _Call(self.given, dataclasses.replace(self.base, inputs=inputs))
+
+    @property
+    def _sizes(self) -> Mapping[str, int]:
+        return self.base.sizes
+
+    @property
+    def group(self) -> int:
+        """How many query heads share a key head."""
+        return max(1, self._sizes["H"] // max(1, self._sizes["Hkv"]))
+
+    def scan(self, stage: Scan) -> Array:
+        shape = tuple(evaluate_size(size, self._sizes) for size in stage.buffer.dimensions)
+        indices = dict(zip([*stage.indices, "t"], np.indices(shape, sparse=True), strict=True))
+        element = evaluate(stage.element, dataclasses.replace(self.base, indices=indices))
+        return np.cumsum(np.broadcast_to(element, shape), axis=-1)
+
+    def prepare(self, stage: Prepare) -> Array:
+        """`[B, heads, tokens]`, with a last axis if the element is a vector."""
+        shape = tuple(evaluate_size(size, self._sizes) for size in stage.buffer.dimensions)
+        b, head, token = np.indices(shape[:3], sparse=True)
+        indices = {"b": b, stage.head_index: head}
+        if stage.head_index == "h":
+            indices["g"] = head // self.group
+        if stage.side == "query":
+            indices |= {"row": token, "i": token + self._sizes["offset"]}
+        else:
+            indices["j"] = token
+        operands = {
+            name: self.given[name][tuple(np.broadcast_arrays(b, indices[at], token))]
+            for name, at in (("q", "h"), ("k", "g"), ("v", "g"))
+            if any(node.name == name for node in _operands(stage.element))
+        }
+        environment = dataclasses.replace(self.base, indices=indices, operands=operands)
+        return np.array(np.broadcast_to(evaluate(stage.element, environment), shape))
+
+    def attend(self, stage: Attend, block_m: int, block_n: int) -> Result:
+        batches, heads, rows = (self._sizes[name] for name in ("B", "H", "Lq"))
+        output = np.zeros((batches, heads, rows, self._sizes["Dv"]))
+        log_sum_exp = np.zeros((batches, heads, rows))
+        for visit in visits(stage, self.base, block_m, block_n):
+            tile = _Tile(self, stage, visit)
+            output[tile.place], log_sum_exp[tile.place] = tile.run()
+        is_softmax = isinstance(stage.normalizer, Softmax)
+        return Result(output, log_sum_exp if is_softmax else None)
+
+    def vectors(self, source: Source, batch: Array, heads: Array, tokens: Array) -> Array:
+        """`[batch, heads, tokens, size]` of a source; `heads` are query heads."""
+        array = self.given.get(source.name)
+        if array is None:
+            array = self.base.inputs[source.name]
+        per_query_head = array.shape[1] == self._sizes["H"]
+        head = heads if per_query_head else heads // self.group
+        start, size = (evaluate_size(bound, self._sizes) for bound in (source.start, source.size))
+        whole: Array = array[np.ix_(batch, head, tokens)]
+        return whole[..., start : start + size]
+
+
+def _operands(expression: Expression) -> Iterator[Operand]:
+    return (node for node in walk(expression) if isinstance(node, Operand))
+
+
+class _Tile:
+    """One tile of queries, and the state that it carries from block to block."""
+
+    def __init__(self, call: _Call, stage: Attend, visit: Visit) -> None:
+        self._call, self._stage, self._visit = call, stage, visit
+        problem = visit.problem
+        local = np.arange(visit.start, visit.stop)
+        self._rows = problem.first_row + problem.step * local
+        indices = {
+            "b": visit.batches.reshape(-1, 1, 1, 1),
+            "h": visit.heads.reshape(1, -1, 1, 1),
+            "g": (visit.heads // call.group).reshape(1, -1, 1, 1),
+            "i": (local + problem.offset).reshape(1, 1, -1, 1),
+        }
+        if problem.residue is None:
+            indices["row"] = local.reshape(1, 1, -1, 1)
+        else:
+            indices["residue"] = np.array(problem.residue).reshape(1, 1, 1, 1)
+        self._environment = dataclasses.replace(call.base, indices=indices)
+        self.place = np.ix_(visit.batches, visit.heads, self._rows)
+        self._queries = [self._vectors(dot.query, self._rows) for dot in stage.dots]
+
+    def run(self) -> tuple[Array, Array]:
+        """Output `[batches, heads, rows, Dv]` and log-sum-exp (zeros where there is none)."""
+        width = self._call.base.sizes["Dv"]
+        shape = self._visit.batches.size, self._visit.heads.size, self._rows.size
+        match self._stage.normalizer:
+            case Softmax(sink, sink_value):
+                state = SoftmaxState.start(shape, width)
+                for block in self._visit.blocks:
+                    score, visible, value, _ = self._block(block)
+                    state = state.absorb(score, visible, value)
+                return state.finish(self._per_row(sink), self._per_row(sink_value))
+            case Elementwise(weight, divisor, epsilon):
+                sums = SumState.start(shape, width)
+                for block in self._visit.blocks:
+                    score, visible, value, pairs = self._block(block)
+                    scored = dataclasses.replace(pairs, score=score)
+                    weights = np.broadcast_to(evaluate(weight, scored), visible.shape)
+                    sums = sums.absorb(weights, visible, value)
+                by = sums.total + epsilon if isinstance(divisor, str) else self._per_row(divisor)
+                return sums.finish(by), np.zeros(shape)
+        raise InternalError("the executor has no rule for this normaliser")
+
+    def _vectors(self, source: Source, tokens: Array) -> Array:
+        return self._call.vectors(source, self._visit.batches, self._visit.heads, tokens)
+
+    def _block(self, block: Block) -> tuple[Array, Array, Array, Environment]:
+        """Scores, visibility and values of one block, and the environment of its pairs."""
+        problem = self._visit.problem
+        local = np.arange(block.start, block.stop)
+        keys = problem.first_key + problem.step * local
+        dots = {
+            number: query @ np.swapaxes(self._vectors(dot.key, keys), -1, -2)
+            for number, (dot, query) in enumerate(zip(self._stage.dots, self._queries, strict=True))
+        }
+        pairs = dataclasses.replace(
+            self._environment,
+            indices={**self._environment.indices, "j": local.reshape(1, 1, 1, -1)},
+            dots=dots,
+            operands={
+                name: self._vectors(source, self._rows)[:, :, :, np.newaxis]
+                if name == "q"
+                else self._vectors(source, keys)[:, :, np.newaxis]
+                for name, source in self._stage.vectors
+            },
+        )
+        shape = self._visit.batches.size, self._visit.heads.size, self._rows.size, keys.size
+        score = np.broadcast_to(evaluate(self._stage.score, pairs), shape)
+        visible = np.ones(shape, np.bool_)
+        if block.kind == Kind.PARTIAL:
+            visible = np.broadcast_to(evaluate(self._stage.mask, pairs), shape)
+        return score, visible, self._vectors(self._stage.value, keys), pairs
+
+    def _per_row(self, expression: Expression | str | None) -> Array | None:
+        """A float or vector that does not vary with `j`, for every row."""
+        if expression is None or isinstance(expression, str):
+            return None
+        value = evaluate(expression, self._environment)
+        if isinstance(expression.type, Vector):
+            return np.broadcast_to(value, (*value.shape[:3], 1, value.shape[-1]))[..., 0, :]
+        return np.broadcast_to(value, (1,) * (4 - value.ndim) + value.shape)[..., 0]
