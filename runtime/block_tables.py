@@ -1,0 +1,120 @@
+"""Block lists for masks that read inputs: built once for a tensor's contents, never stale.
+
+A list is good as long as the tensors that the mask reads hold the same numbers. On a CPU that is
+checked by comparing them with a copy, which is cheap beside any attention and cannot be fooled. On
+a GPU a comparison would wait for the device, so the tensor's identity and torch's version counter
+stand for its contents: every change made through torch is seen. (A kernel of one's own that writes
+through a raw pointer is not; clone the tensor, or call `Kernel.forget_tables`.)
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from attndsl.expression import Expression
+from attndsl.planner.block_map import BlockTable, Table
+from attndsl.planner.table import build_table
+
+_KEPT = 16  # layers of a model share a few masks; more than these are built again
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a tensor held, kept in a way that tells whether it still holds it."""
+
+    tensor: weakref.ref[Tensor]
+    version: int | None
+    copy: Tensor | None
+
+    @staticmethod
+    def of(tensor: Tensor) -> _Contents:
+        # A tensor made under inference mode has no version counter.
+        by_version = tensor.device.type != "cpu" and not tensor.is_inference()
+        return _Contents(
+            weakref.ref(tensor),
+            tensor._version if by_version else None,
+            None if by_version else tensor.clone(),
+        )
+
+    def same_as(self, tensor: Tensor) -> bool:
+        if self.copy is not None:
+            return (
+                tensor.dtype == self.copy.dtype
+                and tensor.device == self.copy.device
+                and torch.equal(tensor, self.copy)
+            )
+        return self.tensor() is tensor and tensor._version == self.version
+
+
+@dataclass(frozen=True)
+class _Kept:
+    sizes: tuple[tuple[str, int], ...]
+    contents: tuple[_Contents, ...]
+    tensors: Mapping[str, Tensor]
+
+
+class BlockTables:
+    """The block lists of one program's mask, for the last few contents of its inputs."""
+
+    def __init__(self, mask: Expression, table: Table, block_m: int, block_n: int):
+        self._mask = mask
+        self._table = table
+        self._block = block_m, block_n
+        self._kept: list[_Kept] = []
+        self._lock = threading.Lock()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The inputs that the mask reads."""
+        return self._table.inputs
+
+    def get(
+        self, inputs: Mapping[str, Tensor], sizes: Mapping[str, int], device: torch.device
+    ) -> Mapping[str, Tensor]:
+        """The fields of `BlockTable` as int32 tensors on `device`, by name.
+
+        `inputs` are the caller's own tensors, so that their identity means something.
+        """
+        read = [inputs[name] for name in self._table.inputs]
+        relevant = tuple(sorted(sizes.items()))
+        with self._lock:
+            for position, kept in enumerate(self._kept):
+                if kept.sizes == relevant and all(
+                    contents.same_as(tensor)
+                    for contents, tensor in zip(kept.contents, read, strict=True)
+                ):
+                    # The most recently used stands first.
+                    self._kept.insert(0, self._kept.pop(position))
+                    return kept.tensors
+        # What is built from is what is remembered, even if another thread writes meanwhile.
+        contents = tuple(_Contents.of(tensor) for tensor in read)
+        arrays = {
+            name: (tensor if seen.copy is None else seen.copy).cpu().numpy()
+            for name, tensor, seen in zip(self._table.inputs, read, contents, strict=True)
+        }
+        table = build_table(self._mask, self._table, sizes, arrays, *self._block)
+        tensors = _on_device(table, device)
+        with self._lock:
+            self._kept.insert(0, _Kept(relevant, contents, tensors))
+            del self._kept[_KEPT:]
+        return tensors
+
+    def clear(self) -> None:
+        """Forget every list, for the caller who changed a tensor behind torch's back."""
+        with self._lock:
+            self._kept.clear()
+
+
+def _on_device(table: BlockTable, device: torch.device) -> dict[str, Tensor]:
+    arrays = {field.name: getattr(table, field.name) for field in fields(table)}
+    return {
+        name: torch.as_tensor(value, dtype=torch.int32, device=device)
+        for name, value in arrays.items()
+        if not isinstance(value, int)
+    }

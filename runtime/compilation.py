@@ -1,0 +1,97 @@
+"""From a bound attention to something that runs: plan, emit, build, with what the cache holds."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from attndsl.attention import Attention
+from attndsl.codegen.program import DType, Program, Specialization, Tile
+from attndsl.diagnostics import AttnError, error
+from attndsl.planner import plan as make_plan
+from attndsl.planner.plan import Plan
+from attndsl.runtime.targets import Target
+
+if TYPE_CHECKING:
+    from attndsl.runtime.execution import Execution
+
+# No C++ compiler on this machine.
+NO_COMPILER = "A090"
+
+
+@lru_cache(maxsize=256)
+def plan_of(attention: Attention) -> Plan:
+    """The plan of a bound attention. Raises `AttnError` A080 for what no target compiles yet."""
+    return make_plan(attention)
+
+
+def specialize(
+    attention: Attention,
+    head_dim: int,
+    value_dim: int | None,
+    dtype: str | DType,
+    *,
+    return_lse: bool = False,
+) -> Specialization:
+    """What one binary is compiled for. `value_dim` is `head_dim` where it is None.
+
+    Raises `AttnError` A074 for a dtype that kernels do not have.
+    """
+    if isinstance(dtype, str):
+        names = {one.value: one for one in DType}
+        if dtype not in names:
+            raise error("A074", f"unknown dtype `{dtype}`", help=f"it is one of {', '.join(names)}")
+        dtype = names[dtype]
+    return Specialization(dtype, head_dim, value_dim or head_dim, return_lse)
+
+
+def emit(
+    attention: Attention,
+    specialization: Specialization,
+    target: Target,
+    tile: Tile | None = None,
+) -> tuple[Plan, Program]:
+    """The plan and the emitted program. Raises `AttnError` A08x for what the target cannot do."""
+    plan = plan_of(attention)
+    if target.language == "cpp":
+        from attndsl.codegen import cpp
+
+        return plan, cpp.emit(plan, specialization, tile)
+    from attndsl.codegen import triton
+
+    return plan, triton.emit(plan, specialization, tile, target.name)
+
+
+def compile_for(attention: Attention, specialization: Specialization, target: Target) -> Execution:
+    """What runs this attention on a target of this machine; built at first, cached after.
+
+    Without a C++ compiler the CPU runs the plan in torch, with a warning that says so.
+    """
+    from attndsl.runtime.execution import CompiledExecution, TiledExecution, block_tables
+
+    plan, program = emit(attention, specialization, target)
+    if target.language == "cpp":
+        from attndsl.runtime import cpp
+
+        try:
+            launcher = cpp.build(program)
+        except AttnError as problem:
+            if problem.diagnostics[0].code != NO_COMPILER:
+                raise
+            _warn_of_tiled(attention.name)
+            return TiledExecution(plan, specialization.log_sum_exp)
+    else:
+        from attndsl.runtime import triton
+
+        launcher = triton.build(program)
+    return CompiledExecution(plan, program, launcher, block_tables(plan, program))
+
+
+def _warn_of_tiled(name: str) -> None:
+    warnings.warn(
+        f"there is no C++ compiler, so `{name}` runs on the tiled torch path: correct, and several "
+        "times slower. Install g++ or clang++, or name one in CXX",
+        RuntimeWarning,
+        stacklevel=6,
+    )

@@ -1,0 +1,136 @@
+"""How a checked call runs: a compiled program, or the tiled path where there is no compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from attndsl.attention import Softmax
+from attndsl.codegen.program import Program
+from attndsl.diagnostics import error
+from attndsl.evaluate import evaluate_size
+from attndsl.expression import Scalar
+from attndsl.planner.block_map import Table
+from attndsl.planner.plan import Plan
+from attndsl.runtime import tiled
+from attndsl.runtime.arguments import ELEMENT_DTYPES, Call, converted
+from attndsl.runtime.block_tables import BlockTables
+
+Output = Tensor | tuple[Tensor, Tensor]
+
+
+class Launcher(Protocol):
+    """A built program. `launch` runs its entries in order, binding their arguments by name.
+
+    `tensors` holds the operands, the inputs as kernels read them, the program's buffers, `out` and,
+    where the program writes it, `log_sum_exp`; `table` the fields of the `BlockTable`.
+    """
+
+    def launch(
+        self,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scale: float,
+        table: Mapping[str, Tensor] | None = None,
+    ) -> None: ...
+
+
+class Execution(Protocol):
+    """One attention on one target, for one dtype and head dimension, at any length."""
+
+    def run(
+        self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
+    ) -> Output: ...
+
+    def forget_tables(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class CompiledExecution:
+    """Runs a compiled program; allocates the output and the buffers between stages."""
+
+    plan: Plan
+    program: Program
+    launcher: Launcher
+    tables: BlockTables | None
+
+    def run(
+        self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
+    ) -> Output:
+        _refuse_gradients(self.plan, q, k, v, inputs)
+        sizes = call.sizes
+        tensors = {"q": q, "k": k}
+        if v is not None:
+            tensors["v"] = v
+        tensors |= converted(inputs, call) if call.conversions else inputs
+        rows = sizes["B"], sizes["H"], sizes["Lq"]
+        out = torch.empty((*rows, sizes["Dv"]), dtype=q.dtype, device=q.device)
+        tensors["out"] = out
+        for buffer in self.program.buffers:
+            shape = [evaluate_size(size, sizes) for size in buffer.dimensions]
+            dtype = ELEMENT_DTYPES[buffer.element]
+            tensors[buffer.name] = torch.empty(shape, dtype=dtype, device=q.device)
+        statistics = None
+        if self.program.specialization.log_sum_exp:
+            statistics = torch.empty(rows, dtype=torch.float32, device=q.device)
+            tensors["log_sum_exp"] = statistics
+        if out.numel():
+            table = None
+            if self.tables is not None:
+                originals = {name: inputs[name] for name in self.tables.reads}
+                table = self.tables.get(originals, sizes, q.device)
+            self.launcher.launch(tensors, sizes, call.scale, table)
+        return out if statistics is None else (out, statistics)
+
+    def forget_tables(self) -> None:
+        if self.tables is not None:
+            self.tables.clear()
+
+
+@dataclass(frozen=True)
+class TiledExecution:
+    """Runs the plan in torch."""
+
+    plan: Plan
+    log_sum_exp: bool
+
+    def run(
+        self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
+    ) -> Output:
+        _refuse_gradients(self.plan, q, k, v, inputs)
+        operands = {"q": q, "k": k} | ({} if v is None else {"v": v})
+        with torch.no_grad():
+            out, statistics = tiled.run(
+                self.plan, operands, converted(inputs, call), call.sizes, call.scale
+            )
+        return (out, statistics) if self.log_sum_exp else out
+
+    def forget_tables(self) -> None:
+        pass
+
+
+def block_tables(plan: Plan, program: Program) -> BlockTables | None:
+    """The block lists that the program's kernel reads, if its map is not in closed form."""
+    attend = plan.attend
+    if not isinstance(attend.block_map, Table):
+        return None
+    return BlockTables(attend.mask, attend.block_map, program.tile.block_m, program.tile.block_n)
+
+
+def _refuse_gradients(
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
+) -> None:
+    if not torch.is_grad_enabled():
+        return
+    for name, value in {"q": q, "k": k, "v": v, **inputs}.items():
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise error(
+                "A082",
+                f"`{name}` requires a gradient, and the backward of `{plan.attention.name}` is not "
+                "compiled yet",
+                help="call the kernel under `torch.no_grad()`, or pass `detach()`ed tensors",
+            )

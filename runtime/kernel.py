@@ -1,0 +1,272 @@
+"""The callable that a spec becomes: bind parameters, then call it on tensors.
+
+Everything that depends on shapes, strides and dtypes alone is worked out once per such signature;
+what is left for each call is allocation and the launch. Nothing is rebuilt for other lengths, batch
+sizes or head counts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from attndsl.attention import Attention
+from attndsl.diagnostics import AttnError, Diagnostic, error
+from attndsl.source import Span
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attndsl.codegen.program import DType, Specialization, Tile
+    from attndsl.planner.cost import Cost
+    from attndsl.planner.plan import Plan
+    from attndsl.runtime.arguments import Call
+    from attndsl.runtime.artifact import Artifact
+    from attndsl.runtime.execution import Execution
+
+_SIGNATURES_KEPT = 512
+
+
+class Kernel:
+    """An attention that can be called on torch tensors.
+
+    A kernel whose attention has parameters is bound by calling it with them, `gemma2(window=1024)`,
+    or all at once with tensors, `gemma2(q, k, v, window=1024)`; those that are left out take their
+    defaults. What a bound kernel computes, see `__call__`.
+    """
+
+    def __init__(self, attention: Attention, *, parameters: Mapping[str, Any] | None = None):
+        self.attention = attention
+        self.parameters: Mapping[str, bool | int | float] = dict(parameters or {})
+        self._parameter_names = frozenset(one.name for one in attention.parameters)
+        self._bound: dict[tuple[tuple[str, type, Any], ...], Kernel] = {}
+        self._prepared: dict[Any, tuple[Call, Execution]] = {}
+        self._executions: dict[Any, Execution] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return self.attention.name
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether every parameter has its value."""
+        return self.attention.is_bound
+
+    def bind(self, **parameters: bool | int | float) -> Kernel:
+        """The kernel with its parameters bound: those given, and the others' defaults.
+
+        Raises `AttnError` A06x for a parameter that does not exist, is missing, or is out of bounds.
+        """
+        if self.is_bound and not parameters:
+            return self
+        if self.is_bound and self.parameters:
+            raise error(
+                "A060",
+                f"the parameters of `{self.name}` are bound already",
+                help="bind the module's kernel again; this one stays as it is",
+            )
+        key = tuple((name, type(value), value) for name, value in sorted(parameters.items()))
+        known = self._bound.get(key)
+        if known is None:
+            from attndsl.binding import bind
+
+            values = {
+                one.name: one.default
+                for one in self.attention.parameters
+                if one.default is not None
+            } | parameters
+            known = Kernel(bind(self.attention, **parameters), parameters=values)
+            self._bound[key] = known
+        return known
+
+    def __call__(
+        self,
+        q: Tensor | None = None,
+        k: Tensor | None = None,
+        v: Tensor | None = None,
+        *,
+        scale: float | None = None,
+        offset: int | None = None,
+        grid: tuple[int, ...] | Mapping[str, int] | None = None,
+        return_lse: bool = False,
+        **named: Any,
+    ) -> Any:
+        """Compute the attention, or bind parameters where no tensors are given.
+
+        `q` is `[B, H, Lq, D]`, `k` `[B, Hkv, Lk, D]`, `v` `[B, Hkv, Lk, Dv]` with H a multiple of
+        Hkv: float32, float16 or bfloat16, on one device, with any strides. `v` may be left out where
+        the spec makes it of `k`. The spec's inputs are passed by name. `scale` replaces 1/sqrt(D);
+        `offset` is the position of query row 0, Lk - Lq unless given; `grid` gives the length of
+        each of the spec's axes.
+
+        Returns `[B, H, Lq, Dv]` in q's dtype; with `return_lse` also the log-sum-exp of every row,
+        float32 `[B, H, Lq]`, −∞ for a row that sees nothing.
+
+        Raises `AttnError` A06x to A09x. It is not differentiable yet: tensors that require a
+        gradient are refused outside `torch.no_grad()`.
+        """
+        if q is None and k is None and v is None and not self._is_call(named):
+            return self.bind(**named)
+        if self._parameter_names:
+            parameters = {name: named.pop(name) for name in self._parameter_names & named.keys()}
+            bound = self.bind(**parameters)
+            return bound(
+                q, k, v, scale=scale, offset=offset, grid=grid, return_lse=return_lse, **named
+            )
+        signature = (
+            *_signature(q),
+            *_signature(k),
+            *_signature(v),
+            scale,
+            offset,
+            return_lse,
+            grid if grid is None else _hashable(grid),
+            *((name, *_signature(value)) for name, value in named.items()),
+        )
+        try:
+            prepared = self._prepared.get(signature)
+        except TypeError:  # an argument that no call accepts, which the checks will say
+            prepared = None
+        if prepared is None:
+            prepared = self._prepare(q, k, v, named, scale, offset, grid, return_lse)
+            if len(self._prepared) >= _SIGNATURES_KEPT:
+                self._prepared.clear()
+            self._prepared[signature] = prepared
+        call, execution = prepared
+        return execution.run(call, q, k, v, named)
+
+    def plan(self, **sizes: int) -> Plan | Cost:
+        """What will run; it prints as readable text.
+
+        With sizes (`Lq=8192, Lk=8192` and any of `B H Hkv D Dv`) what that costs as well.
+        """
+        from attndsl.runtime.compilation import plan_of
+
+        plan = plan_of(self._ready_attention)
+        if not sizes:
+            return plan
+        from attndsl.planner.cost import cost
+
+        return cost(plan, sizes)
+
+    def source(
+        self,
+        target: str = "cpu",
+        *,
+        head_dim: int = 64,
+        value_dim: int | None = None,
+        dtype: str = "fp32",
+        return_lse: bool = False,
+        tile: Tile | None = None,
+    ) -> str:
+        """The emitted source: C++ for `"cpu"` (or `"cpp"`), else Triton (`"triton"`, `"cuda:90"`)."""
+        from attndsl.runtime.compilation import emit, specialize
+        from attndsl.runtime.targets import parse_target
+
+        name = {"cpp": "cpu", "triton": "cuda:90"}.get(target, target)
+        specialization = specialize(
+            self._ready_attention, head_dim, value_dim, dtype, return_lse=return_lse
+        )
+        return emit(self._ready_attention, specialization, parse_target(name), tile)[1].text
+
+    def artifact(
+        self,
+        *targets: str,
+        head_dim: int = 64,
+        value_dim: int | None = None,
+        dtype: str = "bf16",
+        return_lse: bool = False,
+    ) -> Artifact:
+        """Compile ahead of time for targets (`"cpu"` unless given); see `attndsl.compile`."""
+        from attndsl.runtime.artifact import compile_artifact
+
+        return compile_artifact(
+            self._ready_attention,
+            targets or ("cpu",),
+            head_dim=head_dim,
+            value_dim=value_dim,
+            dtype=dtype,
+            return_lse=return_lse,
+            parameters=self.bind().parameters,
+        )
+
+    def forget_tables(self) -> None:
+        """Build block lists anew at the next call: needed only after a tensor that the mask reads
+        was changed on a GPU by a kernel that torch does not know of."""
+        for execution in self._executions.values():
+            execution.forget_tables()
+
+    def __repr__(self) -> str:
+        if not self.is_bound:
+            from attndsl.printing import parameter_text
+
+            listed = ", ".join(map(parameter_text, self.attention.parameters))
+            return f"<attndsl kernel {self.name}({listed}), not bound>"
+        values = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
+        inputs = ", ".join(one.name for one in self.attention.inputs)
+        return f"<attndsl kernel {self.name}({values}){f' of {inputs}' if inputs else ''}>"
+
+    @cached_property
+    def _ready_attention(self) -> Attention:
+        return self.bind().attention
+
+    def _is_call(self, named: Mapping[str, Any]) -> bool:
+        """Whether names alone show that tensors were forgotten: inputs are given, not parameters."""
+        return any(one.name in named for one in self.attention.inputs)
+
+    def _prepare(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        named: Mapping[str, Any],
+        scale: float | None,
+        offset: int | None,
+        grid: Any,
+        return_lse: bool,
+    ) -> tuple[Call, Execution]:
+        from attndsl.runtime.arguments import check_call
+        from attndsl.runtime.compilation import compile_for, specialize
+        from attndsl.runtime.targets import device_target
+
+        call = check_call(
+            self.attention,
+            {"q": q, "k": k, "v": v},
+            named,
+            scale=scale,
+            offset=offset,
+            grid=grid,
+            return_lse=return_lse,
+        )
+        target = device_target(call.device)
+        specialization = specialize(
+            self.attention,
+            call.sizes["D"],
+            call.sizes["Dv"],
+            call.dtype,
+            return_lse=return_lse,
+        )
+        key = target, specialization
+        with self._lock:
+            execution = self._executions.get(key)
+            if execution is None:
+                execution = compile_for(self.attention, specialization, target)
+                self._executions[key] = execution
+        return call, execution
+
+
+def _signature(value: Any) -> tuple[Any, ...]:
+    """What decides how a tensor is read, apart from where it lies."""
+    try:
+        return value.shape, value.stride(), value.dtype, value.device
+    except AttributeError:
+        return type(value), value
+
+
+def _hashable(grid: Any) -> Any:
+    if isinstance(grid, Mapping):
+        return tuple(grid.items())
+    return tuple(grid) if isinstance(grid, list) else grid

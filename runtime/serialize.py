@@ -1,0 +1,185 @@
+"""Plans and programs as JSON, and back.
+
+Trees share nodes, so every node is stored once and named by its number; a node's operands come
+before it. What is read back is checked against the classes' own annotations, since a file may be
+damaged or hostile: only the classes listed here can come out, each field has its declared type, and
+neither depth nor size can run away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
+from attndsl import attention, expression, source
+from attndsl.codegen import program
+from attndsl.diagnostics import AttnError, error
+from attndsl.planner import block_map, plan
+
+_MODULES = (source, expression, attention, block_map, plan, program)
+_CLASSES: dict[str, type[Any]] = {}
+for _module in _MODULES:
+    _tag = _module.__name__.rpartition(".")[2]
+    for _name, _value in vars(_module).items():
+        if isinstance(_value, type) and _value.__module__ == _module.__name__:
+            # `Source` and `Argument` exist in more than one module.
+            _CLASSES[f"{_tag}.{_name}"] = _value
+_TAGS = {cls: tag for tag, cls in _CLASSES.items()}
+
+MAXIMUM_DEPTH = 400
+MAXIMUM_SIZE = 1_000_000
+
+
+def encode(value: object, *, spans: bool = True) -> dict[str, Any]:
+    """The tree as plain lists, dicts, strings and numbers, ready for `json.dumps`.
+
+    Without `spans` the text's places are left out, and two trees of one meaning encode alike.
+    """
+    nodes: list[list[Any]] = []
+    by_identity: dict[int, int] = {}
+    by_content: dict[str, int] = {}
+    alive: list[object] = []
+
+    def number(node: Any) -> int:
+        known = by_identity.get(id(node))
+        if known is not None:
+            return known
+        fields = [reference(getattr(node, field.name), field.name) for field in _fields(type(node))]
+        entry = [_TAGS[type(node)], *fields]
+        content = repr(entry)
+        index = by_content.get(content)
+        if index is None:
+            index = by_content[content] = len(nodes)
+            nodes.append(entry)
+        by_identity[id(node)] = index
+        alive.append(node)
+        return index
+
+    def reference(item: Any, field: str) -> Any:
+        if field == "path" or (field == "span" and not spans):
+            return None
+        if item is None or isinstance(item, bool | int | float | str):
+            return item
+        if isinstance(item, Enum):
+            return {"enum": f"{_TAGS[type(item)]}.{item.name}"}
+        if isinstance(item, tuple):
+            return {"tuple": [reference(child, "") for child in item]}
+        if isinstance(item, frozenset):
+            return {"set": sorted(item)}
+        return {"node": number(item)}
+
+    root = reference(value, "")
+    return {"nodes": nodes, "root": root}
+
+
+def decode(data: object, expected: type[Any]) -> Any:
+    """What `encode` was given. Raises `AttnError` A096 where `data` is not such a thing."""
+    try:
+        nodes, root = _part(data, "nodes", list), _part(data, "root", dict)
+        built: list[Any] = []
+        depths: list[int] = []
+        sizes: list[int] = []
+        for entry in nodes:
+            below: list[int] = []
+            built.append(_build(entry, built, below))
+            depths.append(1 + max((depths[child] for child in below), default=0))
+            sizes.append(1 + sum(sizes[child] for child in below))
+            if depths[-1] > MAXIMUM_DEPTH or sizes[-1] > MAXIMUM_SIZE:
+                raise _Malformed("it is nested too deep or too large")
+        value = _value(root, built, [])
+        if not isinstance(value, expected):
+            raise _Malformed(f"it holds no {expected.__name__}")
+    except _Malformed as problem:
+        raise _damaged(str(problem)) from None
+    return value
+
+
+class _Malformed(Exception):
+    pass
+
+
+def _damaged(reason: str) -> AttnError:
+    return error(
+        "A096", f"the stored program cannot be read: {reason}", help="compile the spec again"
+    )
+
+
+def _build(entry: object, built: list[Any], below: list[int]) -> Any:
+    if not isinstance(entry, list) or not entry or entry[0] not in _TAGS.values():
+        raise _Malformed("an entry is of no known class")
+    cls = _CLASSES[entry[0]]
+    fields = _fields(cls) if dataclasses.is_dataclass(cls) else ()
+    if len(fields) != len(entry) - 1 or not fields:
+        raise _Malformed(f"`{entry[0]}` has the wrong number of fields")
+    values: dict[str, Any] = {}
+    for field, stored, fits in zip(fields, entry[1:], _checks(cls), strict=True):
+        value = _value(stored, built, below)
+        if not fits(value) and not (field.name == "span" and value is None):
+            raise _Malformed(f"`{entry[0]}.{field.name}` is of the wrong type")
+        values[field.name] = value
+    return cls(**values)
+
+
+def _value(stored: object, built: list[Any], below: list[int]) -> Any:
+    match stored:
+        case None | bool() | int() | float() | str():
+            return stored
+        case {"node": int(index)} if 0 <= index < len(built):
+            below.append(index)
+            return built[index]
+        case {"tuple": list(items)}:
+            return tuple(_value(item, built, below) for item in items)
+        case {"set": list(items)} if all(isinstance(item, str) for item in items):
+            return frozenset(items)
+        case {"enum": str(name)}:
+            tag, _, member = name.rpartition(".")
+            cls = _CLASSES.get(tag)
+            if cls is not None and issubclass(cls, Enum) and member in cls.__members__:
+                return cls[member]
+    raise _Malformed("a value is of no known form")
+
+
+def _part(data: object, key: str, kind: type[Any]) -> Any:
+    if not isinstance(data, dict) or not isinstance(data.get(key), kind):
+        raise _Malformed(f"`{key}` is missing")
+    return data[key]
+
+
+@lru_cache(maxsize=None)
+def _fields(cls: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
+    return tuple(field for field in dataclasses.fields(cls) if field.init)
+
+
+@lru_cache(maxsize=None)
+def _checks(cls: type[Any]) -> tuple[Callable[[Any], bool], ...]:
+    hints = typing.get_type_hints(cls)
+    return tuple(_check(hints[field.name]) for field in _fields(cls))
+
+
+def _check(hint: Any) -> Callable[[Any], bool]:
+    """Whether a value is of an annotated type: classes, unions, `tuple[...]`, `frozenset[str]`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = [_check(argument) for argument in arguments]
+        return lambda value: any(option(value) for option in options)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        element = _check(arguments[0])
+        return lambda value: isinstance(value, tuple) and all(map(element, value))
+    if origin is tuple:
+        parts = [_check(argument) for argument in arguments]
+        return lambda value: (
+            isinstance(value, tuple)
+            and len(value) == len(parts)
+            and all(part(item) for part, item in zip(parts, value, strict=True))
+        )
+    if origin is frozenset:
+        return lambda value: isinstance(value, frozenset)
+    if hint in (int, float):
+        # A bool is an int to Python and not here.
+        return lambda value: type(value) is hint
+    return lambda value: isinstance(value, hint)

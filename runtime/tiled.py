@@ -1,0 +1,283 @@
+"""A plan run in torch, tile by tile: for machines without a C++ compiler.
+
+Correct on every device that torch has, several times slower than a compiled kernel, and never
+larger than a tile of the score matrix for every head. Accumulates in float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attndsl import evaluate as numpy_evaluate
+from attndsl.attention import Elementwise, Softmax
+from attndsl.diagnostics import InternalError
+from attndsl.evaluate import evaluate_size
+from attndsl.expression import Expression, Operand, Vector, walk
+from attndsl.planner.block_map import Kind, Table
+from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
+from attndsl.planner.visits import Block, Visit, visits
+from attndsl.runtime.torch_evaluate import Environment, evaluate
+
+BLOCK_M, BLOCK_N = 128, 256
+
+
+def run(
+    plan: Plan,
+    operands: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    scale: float,
+    *,
+    block_m: int = BLOCK_M,
+    block_n: int = BLOCK_N,
+) -> tuple[Tensor, Tensor]:
+    """Output `[B, H, Lq, Dv]` in q's dtype, and log-sum-exp float32 `[B, H, Lq]` (zeros where the
+    normaliser has none). Arguments are checked already; `inputs` have the dtypes kernels read."""
+    base = Environment(
+        operands["q"].device,
+        sizes=sizes,
+        axes=plan.attention.axes,
+        scale=scale,
+        inputs=inputs,
+    )
+    call = _Call(operands, base)
+    for stage in plan.stages:
+        match stage:
+            case Prepare():
+                call = call.with_buffer(stage.buffer.name, call.prepare(stage))
+            case Scan():
+                call = call.with_buffer(stage.buffer.name, call.scan(stage))
+    return call.attend(plan.attend, block_m, block_n)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call: the caller's vectors, and an environment whose inputs hold the buffers too."""
+
+    given: Mapping[str, Tensor]
+    base: Environment
+
+    def with_buffer(self, name: str, array: Tensor) -> _Call:
+        inputs = {**self.base.inputs, name: array}
+        return _Call(self.given, dataclasses.replace(self.base, inputs=inputs))
+
+    @property
+    def group(self) -> int:
+        """How many query heads share a key head."""
+        return max(1, self.base.sizes["H"] // max(1, self.base.sizes["Hkv"]))
+
+    def scan(self, stage: Scan) -> Tensor:
+        shape = self._shape(stage.buffer.dimensions)
+        indices = dict(zip([*stage.indices, "t"], self._grid(shape), strict=True))
+        element = evaluate(stage.element, dataclasses.replace(self.base, indices=indices))
+        return element.expand(shape).to(torch.float64).cumsum(-1).to(torch.float32)
+
+    def prepare(self, stage: Prepare) -> Tensor:
+        """`[B, heads, tokens]`, with a last axis if the element is a vector."""
+        shape = self._shape(stage.buffer.dimensions)
+        b, head, token = self._grid(shape[:3])
+        group_head = torch.div(head, self.group, rounding_mode="floor")
+        indices = {"b": b, stage.head_index: head}
+        if stage.head_index == "h":
+            indices["g"] = group_head
+        if stage.side == "query":
+            indices |= {"row": token, "i": token + self.base.sizes["offset"]}
+        else:
+            indices["j"] = token
+        used = {node.name for node in walk(stage.element) if isinstance(node, Operand)}
+        operands = {
+            name: self.given[name].float()[b, indices["h" if name == "q" else "g"], token]
+            for name in used
+        }
+        environment = dataclasses.replace(self.base, indices=indices, operands=operands)
+        return evaluate(stage.element, environment).expand(shape).contiguous()
+
+    def attend(self, stage: Attend, block_m: int, block_n: int) -> tuple[Tensor, Tensor]:
+        sizes = self.base.sizes
+        query = self.given["q"]
+        shape = sizes["B"], sizes["H"], sizes["Lq"]
+        output = query.new_zeros((*shape, sizes["Dv"]))
+        log_sum_exp = query.new_zeros(shape, dtype=torch.float32)
+        for visit in self._visits(stage, block_m, block_n):
+            tile = _Tile(self, stage, visit)
+            result, statistics = tile.run()
+            output[tile.place] = result.to(output.dtype)
+            log_sum_exp[tile.place] = statistics
+        return output, log_sum_exp
+
+    def _visits(self, stage: Attend, block_m: int, block_n: int) -> Iterator[Visit]:
+        """The planner enumerates tiles in NumPy; it sees the inputs that the block map reads."""
+        read = stage.block_map.inputs if isinstance(stage.block_map, Table) else ()
+        base = numpy_evaluate.Environment(
+            sizes=self.base.sizes,
+            axes=self.base.axes,
+            inputs={name: self.base.inputs[name].cpu().numpy() for name in read},
+            clamp=True,
+        )
+        return visits(stage, base, block_m, block_n)
+
+    def vectors(self, source: Source, visit: Visit, tokens: Tensor) -> Tensor:
+        """`[batch, heads, tokens, size]` of a source in float32; heads are query heads."""
+        array = self.given.get(source.name)
+        if array is None:
+            array = self.base.inputs[source.name]
+        heads = self.tensor(visit.heads)
+        if array.shape[1] != self.base.sizes["H"]:
+            heads = torch.div(heads, self.group, rounding_mode="floor")
+        batches = self.tensor(visit.batches)
+        start, size = (
+            evaluate_size(bound, self.base.sizes) for bound in (source.start, source.size)
+        )
+        picked = array[batches[:, None, None], heads[:, None], tokens, start : start + size]
+        return picked.float()
+
+    def tensor(self, array: numpy_evaluate.Array) -> Tensor:
+        return torch.as_tensor(array, dtype=torch.int64, device=self.base.device)
+
+    def _shape(self, dimensions: tuple[Expression, ...]) -> tuple[int, ...]:
+        return tuple(evaluate_size(size, self.base.sizes) for size in dimensions)
+
+    def _grid(self, shape: tuple[int, ...]) -> list[Tensor]:
+        """Indices of every dimension, shaped to broadcast against each other."""
+        return [
+            torch.arange(length, device=self.base.device).reshape(
+                [-1 if axis == other else 1 for other in range(len(shape))]
+            )
+            for axis, length in enumerate(shape)
+        ]
+
+
+class _Tile:
+    """One tile of queries, and the state that it carries from block to block."""
+
+    def __init__(self, call: _Call, stage: Attend, visit: Visit) -> None:
+        self._call, self._stage, self._visit = call, stage, visit
+        problem = visit.problem
+        local = torch.arange(visit.start, visit.stop, device=call.base.device)
+        self._rows = problem.first_row + problem.step * local
+        indices = {
+            "b": call.tensor(visit.batches).reshape(-1, 1, 1, 1),
+            "h": call.tensor(visit.heads).reshape(1, -1, 1, 1),
+            "g": call.tensor(visit.heads // call.group).reshape(1, -1, 1, 1),
+            "i": (local + problem.offset).reshape(1, 1, -1, 1),
+        }
+        if problem.residue is None:
+            indices["row"] = local.reshape(1, 1, -1, 1)
+        else:
+            residue = call.tensor(np.array(problem.residue))
+            indices["residue"] = residue.reshape(1, 1, 1, 1)
+        self._environment = dataclasses.replace(call.base, indices=indices)
+        batches, heads = call.tensor(visit.batches), call.tensor(visit.heads)
+        self.place = batches[:, None, None], heads[:, None], self._rows
+        self._shape = (visit.batches.size, visit.heads.size, self._rows.numel())
+        self._queries = [self._vectors(dot.query, self._rows) for dot in stage.dots]
+
+    def run(self) -> tuple[Tensor, Tensor]:
+        """Output `[batches, heads, rows, Dv]` and log-sum-exp (zeros where there is none)."""
+        match self._stage.normalizer:
+            case Softmax(sink, sink_value):
+                return self._softmax(sink, sink_value)
+            case Elementwise() as elementwise:
+                return self._elementwise(elementwise), self._zeros()
+        raise InternalError("the tiled path has no rule for this normaliser")
+
+    def _softmax(
+        self, sink: Expression | None, sink_value: Expression | None
+    ) -> tuple[Tensor, Tensor]:
+        """The running maximum, total and weighted sum of Milakov & Gimelshein (2018)."""
+        maximum, total = self._zeros() - torch.inf, self._zeros()
+        weighted = self._zeros(self._call.base.sizes["Dv"])
+        if sink is not None:
+            maximum = self._per_row(sink).expand(self._shape)
+            total = total + 1
+            if sink_value is not None:
+                weighted = weighted + self._per_row(sink_value)
+        for block in self._visit.blocks:
+            score, visible, value, _ = self._block(block)
+            score = score.masked_fill(~visible, -torch.inf)
+            higher = torch.maximum(maximum, score.amax(-1))
+            # A row that has seen nothing keeps a shift that is finite.
+            shift = higher.masked_fill(higher == -torch.inf, 0.0)
+            weights = torch.exp(score - shift[..., None])
+            rescale = torch.exp(maximum - shift)
+            total = total * rescale + weights.sum(-1)
+            weighted = weighted * rescale[..., None] + _combine(weights, visible, value)
+            maximum = higher
+        divisor = total.masked_fill(total == 0, 1.0)
+        shift = maximum.masked_fill(maximum == -torch.inf, 0.0)
+        return weighted / divisor[..., None], shift + torch.log(total)
+
+    def _elementwise(self, normalizer: Elementwise) -> Tensor:
+        total = self._zeros()
+        weighted = self._zeros(self._call.base.sizes["Dv"])
+        for block in self._visit.blocks:
+            score, visible, value, pairs = self._block(block)
+            weights = evaluate(normalizer.weight, dataclasses.replace(pairs, score=score))
+            weights = weights.expand(visible.shape).masked_fill(~visible, 0.0)
+            total = total + weights.sum(-1)
+            weighted = weighted + _combine(weights, visible, value)
+        match normalizer.divisor:
+            case None:
+                return weighted
+            case str():
+                divisor = total + normalizer.epsilon
+            case expression:
+                divisor = self._per_row(expression).expand(self._shape)
+        safe = divisor.masked_fill(divisor == 0, 1.0)[..., None]
+        return torch.where(divisor[..., None] == 0, 0.0, weighted / safe)
+
+    def _zeros(self, *more: int) -> Tensor:
+        return torch.zeros((*self._shape, *more), device=self._call.base.device)
+
+    def _vectors(self, source: Source, tokens: Tensor) -> Tensor:
+        return self._call.vectors(source, self._visit, tokens)
+
+    def _block(self, block: Block) -> tuple[Tensor, Tensor, Tensor, Environment]:
+        """Scores, visibility and values of one block, and the environment of its pairs."""
+        problem = self._visit.problem
+        local = torch.arange(block.start, block.stop, device=self._call.base.device)
+        keys = problem.first_key + problem.step * local
+        pairs = dataclasses.replace(
+            self._environment,
+            indices={**self._environment.indices, "j": local.reshape(1, 1, 1, -1)},
+            dots={
+                number: query @ self._vectors(dot.key, keys).transpose(-1, -2)
+                for number, (dot, query) in enumerate(
+                    zip(self._stage.dots, self._queries, strict=True)
+                )
+            },
+            operands={
+                name: self._vectors(source, self._rows)[:, :, :, None]
+                if name == "q"
+                else self._vectors(source, keys)[:, :, None]
+                for name, source in self._stage.vectors
+            },
+        )
+        shape = (*self._shape, keys.numel())
+        score = evaluate(self._stage.score, pairs).expand(shape)
+        if block.kind == Kind.PARTIAL:
+            visible = evaluate(self._stage.mask, pairs).expand(shape)
+        else:
+            visible = torch.ones(shape, dtype=torch.bool, device=self._call.base.device)
+        return score, visible, self._vectors(self._stage.value, keys), pairs
+
+    def _per_row(self, expression: Expression) -> Tensor:
+        """A float or vector that does not vary with `j`, for every row."""
+        value = evaluate(expression, self._environment)
+        if isinstance(expression.type, Vector):
+            return value.expand(*value.shape[:3], 1, value.shape[-1])[..., 0, :]
+        return value.reshape((1,) * (4 - value.dim()) + value.shape)[..., 0]
+
+
+def _combine(weights: Tensor, visible: Tensor, value: Tensor) -> Tensor:
+    """The weighted sum of values; what is hidden is left out, not multiplied by 0."""
+    if torch.isfinite(value).all():
+        return weights @ value
+    seen = torch.where(visible[..., None], value[..., None, :, :], 0.0)
+    return torch.einsum("...mn,...mnd->...md", weights, seen)
