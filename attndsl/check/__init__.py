@@ -1,0 +1,51 @@
+"""From syntax tree to typed attentions: names, types, index roles, definitions written out.
+
+`scope` says what names mean, `expressions` types expressions with `operators`, `builtins` and
+`reads`, `normalizers` and `later` check what is special, and `body` puts an attention together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attndsl import syntax
+from attndsl.attention import Attention
+from attndsl.check.body import check_attention
+from attndsl.check.definitions import collect
+from attndsl.check.prelude import standard_patterns
+from attndsl.check.scope import ModuleScope
+from attndsl.diagnostics import AttnError, Diagnostic, Severity
+
+__all__ = ["CheckedModule", "Loader", "ModuleScope", "check"]
+
+Loader = Callable[[syntax.Import], ModuleScope]
+
+
+@dataclass(frozen=True)
+class CheckedModule:
+    """The attentions of a file by name, and what an import of it may use."""
+
+    attentions: dict[str, Attention]
+    warnings: tuple[Diagnostic, ...]
+    scope: ModuleScope
+
+
+def check(tree: syntax.Module, *, load: Loader | None = None) -> CheckedModule:
+    """Check a whole file. `load` gives the names of an imported file (A043 where it is None).
+
+    Raises `AttnError` with every independent fault: A01x names, A02x types, A03x index roles,
+    A04x structure.
+    """
+    scope, faults = collect(tree, standard_patterns(), load)
+    diagnostics: list[Diagnostic] = list(faults)
+    attentions: dict[str, Attention] = {}
+    for attention in tree.attentions:
+        checked, found = check_attention(attention, scope)
+        # One fault in a definition shows at every use of it; report it once.
+        diagnostics.extend(d for d in found if d not in diagnostics)
+        if checked is not None:
+            attentions[checked.name] = checked
+    if any(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics):
+        raise AttnError(diagnostics)
+    return CheckedModule(attentions, tuple(diagnostics), scope)

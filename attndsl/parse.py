@@ -1,0 +1,68 @@
+"""From text to syntax tree, with Lark.
+
+No step recurses over the user's text: Lark's LALR parser keeps its own stack, its tree is turned
+into ours from the leaves up, and nesting is limited by a diagnostic and never by Python's stack.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from attndsl import lexical
+from attndsl.diagnostics import AttnError, Diagnostic
+from attndsl.source import Source
+from attndsl.syntax import Module
+from attndsl.tree_builder import build
+
+if TYPE_CHECKING:
+    from lark import Lark
+
+MAXIMUM_ERRORS = 20
+
+
+def parse(source: Source) -> Module:
+    """The syntax tree of a source.
+
+    Raises `AttnError` (A00x) with the first fault of each top-level item that does not parse.
+    """
+    lexical.check_text(source)
+    try:
+        return _parse_item(source, 0, len(source.text))
+    except AttnError as fault:
+        first = fault
+    # Something is wrong: look into each item on its own, so that the faults of all are reported.
+    starts = lexical.item_starts(source)
+    found: list[Diagnostic] = []
+    for start, end in zip(starts, [*starts[1:], len(source.text)], strict=True):
+        try:
+            _parse_item(source, start, end)
+        except AttnError as fault:
+            found.extend(fault.diagnostics)
+        if len(found) >= MAXIMUM_ERRORS:
+            break
+    raise AttnError(found) if found else first
+
+
+def _parse_item(source: Source, start: int, end: int) -> Module:
+    """Parse a part of the text that holds whole items."""
+    from lark.exceptions import UnexpectedCharacters, UnexpectedToken
+
+    from attndsl.parse_errors import unexpected_character, unexpected_token
+
+    try:
+        tree = _parser().parse(source.text[start:end])
+    except UnexpectedToken as fault:
+        raise AttnError(unexpected_token(source, start, end, fault)) from None
+    except UnexpectedCharacters as fault:
+        raise AttnError(unexpected_character(source, start + fault.pos_in_stream)) from None
+    return build(source, start, tree)
+
+
+@cache
+def _parser() -> Lark:
+    from lark import Lark
+
+    grammar = resources.files("attndsl.grammar").joinpath("attn.lark").read_text("utf-8")
+    return Lark(grammar, parser="lalr", lexer="contextual", keep_all_tokens=True)
