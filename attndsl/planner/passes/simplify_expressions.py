@@ -1,7 +1,7 @@
 """Fewer operations for the same values, in every expression of the plan.
 
-What is shared stays shared. Buffers' and sources' sizes are simplified too, so that equal sizes look
-equal to an emitter.
+What is shared stays shared. Sizes of buffers and sources are simplified too, so that equal sizes
+look equal to an emitter.
 """
 
 from __future__ import annotations

@@ -1,0 +1,83 @@
+"""Dilated masks, one residue class at a time.
+
+Applies where the mask says that a pair's positions are congruent modulo a literal, what remains of
+it has a closed form, and nothing in the stage depends on coordinates (a class of positions is no
+class of coordinates).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from attndsl.attention import Elementwise, Normalizer, Softmax
+from attndsl.expression import Coordinate, Expression, Literal, Size, substitute, walk
+from attndsl.planner.block_map import Ranges
+from attndsl.planner.plan import Plan
+from attndsl.planner.ranges import derive_ranges
+from attndsl.planner.residue import modulus_of, on_classes
+
+
+def take_residues(plan: Plan) -> Plan:
+    """The same plan, its score matrix split into residue classes where the mask allows it."""
+    stage = plan.attend
+    modulus = modulus_of(stage.mask)
+    if modulus is None or any(_uses_coordinates(one) for one in (stage.score, stage.mask)):
+        return plan
+    mask = on_classes(stage.mask, modulus)
+    ranges = _local_ranges(mask)
+    if ranges is None:
+        return plan
+    split = dataclasses.replace(
+        stage,
+        score=on_classes(stage.score, modulus),
+        mask=mask,
+        block_map=ranges,
+        normalizer=_normalizer(stage.normalizer, modulus),
+        residue=Literal(modulus),
+    )
+    note = f"positions see only those congruent modulo {modulus}: {modulus} independent problems"
+    stages = (*plan.stages[:-1], split)
+    return dataclasses.replace(plan, stages=stages, notes=(*plan.notes, note))
+
+
+def _local_ranges(mask: Expression) -> Ranges | None:
+    """The block map of a class, whose keys are `local.Lk`; in the mask `Lk` is still all keys."""
+    ranges = derive_ranges(_renamed(mask, {"Lk": "all.Lk", "Lq": "all.Lq", "offset": "all.offset"}))
+    if ranges is None:
+        return None
+    names = {"Lk": "local.Lk", "Lq": "local.Lq", "offset": "local.offset"}
+    names |= {"all.Lk": "Lk", "all.Lq": "Lq", "all.offset": "offset"}
+    return Ranges(
+        tuple(
+            dataclasses.replace(
+                interval,
+                first=_renamed(interval.first, names),
+                last=_renamed(interval.last, names),
+                guard=_renamed(interval.guard, names),
+            )
+            for interval in ranges.intervals
+        )
+    )
+
+
+def _renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
+    return substitute(expression, {Size(old): Size(new) for old, new in names.items()})
+
+
+def _uses_coordinates(expression: Expression) -> bool:
+    return any(isinstance(node, Coordinate) for node in walk(expression))
+
+
+def _normalizer(normalizer: Normalizer, modulus: int) -> Normalizer:
+    def optional(expression: Expression | None) -> Expression | None:
+        return None if expression is None else on_classes(expression, modulus)
+
+    match normalizer:
+        case Softmax(sink, value):
+            return Softmax(optional(sink), optional(value))
+        case Elementwise(weight, divisor, epsilon):
+            if not isinstance(divisor, str):
+                divisor = optional(divisor)
+            return Elementwise(on_classes(weight, modulus), divisor, epsilon)
+    return normalizer
