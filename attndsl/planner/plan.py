@@ -96,18 +96,18 @@ class Attend:
     A sink and a divisor are scalars without vector arithmetic; a sink's value is a `Read` vector.
 
     `residue` is None, or a literal m > 1: positions are then taken one residue class modulo m at a
-    time. The kernel runs m independent problems, r = 0 … m-1 (one more dimension of the grid, beside
-    batch and head). In problem r
+    time. The kernel runs m independent problems, r = 0 … m-1 (one more dimension of the grid,
+    beside batch and head). In problem r
 
         first row       row0         = (r - offset) mod m            (floored)
         its rows        local.Lq     = max(0, ceil((Lq - row0) / m))
         its keys        local.Lk     = max(0, ceil((Lk - r) / m))
         its offset      local.offset = (row0 + offset - r) / m       (exact)
 
-    local row row' is row `row0 + m * row'` of q and of the outputs, local key j' is row `r + m * j'`
-    of k and v, and `i' = row' + local.offset`. For a kernel: move the base pointers by row0 and r
-    rows, multiply the row strides by m, and use the local lengths and offset in place of the global
-    ones for tiles, tails and `i_first`, `i_last`.
+    local row row' is row `row0 + m * row'` of q and of the outputs, local key j' is row
+    `r + m * j'` of k and v, and `i' = row' + local.offset`. For a kernel: move the base pointers
+    by row0 and r rows, multiply the row strides by m, and use the local lengths and offset in place
+    of the global ones for tiles, tails and `i_first`, `i_last`.
 
     Score, mask, normaliser and block map are already written over i' and j' (`Index("i")` and
     `Index("j")` here) and `Index("residue")` for r, and never over `row`: a `Read` in them has the
