@@ -83,7 +83,7 @@ class Case:
     """An example with parameters bound, the shapes it is tried at, and its naive implementation.
 
     `naive` gives the output, float64 `[B, H, Lq, Dv]`. `scale` is what the call passes, as a
-    function of the shape; None leaves the default of `1 / sqrt(D)`. `variant` tells apart several cases of
+    function of the shape; None leaves the default. `variant` tells several cases of
     one example.
     """
 

@@ -72,3 +72,15 @@ def distances(call: Call) -> Tensor:
     """How far each key lies behind each query, `[Lq, Lk]`, negative where it is ahead."""
     queries = torch.arange(call.shape.queries) + call.offset
     return queries[:, None] - torch.arange(call.shape.keys)[None, :]
+
+
+def rotated(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
+    """Rotary embedding of `[…, tokens, D]` by complex multiplication; halves hold the two parts.
+
+    Su et al., "RoFormer", 2021, in the layout of GPT-NeoX.
+    """
+    real, imaginary = x.chunk(2, dim=-1)
+    frequencies = base ** (-torch.arange(real.shape[-1], dtype=torch.float64) / real.shape[-1])
+    angles = positions[:, None].double() * frequencies
+    turned = torch.complex(real, imaginary) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat([turned.real, turned.imag], dim=-1)
