@@ -288,14 +288,6 @@ def _rotate_pairs(vector: Array) -> Array:
     return np.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(vector.shape)
 
 
-def _power(left: Array, right: Array) -> Array:
-    if left.dtype == np.int64:
-        # A hidden pair may well have a negative exponent, for which NumPy refuses integers.
-        right = np.maximum(right, 0)
-    result: Array = np.power(left, right)
-    return result
-
-
 _OPERATORS: dict[str, Callable[[Array, Array], Array]] = {
     "+": np.add,
     "-": np.subtract,
@@ -303,7 +295,7 @@ _OPERATORS: dict[str, Callable[[Array, Array], Array]] = {
     "/": np.true_divide,
     "//": np.floor_divide,
     "%": np.mod,
-    "**": _power,
+    "**": np.power,
     "<": np.less,
     "<=": np.less_equal,
     ">": np.greater,
