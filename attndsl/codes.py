@@ -49,6 +49,64 @@ def explain(code: str) -> str | None:
 
 
 CODES: dict[str, CodeEntry] = {
+    "A007": CodeEntry(
+        title="a name of the language was used outside a kernel",
+        explanation="""\
+The names of `attndsl.language` have no value in Python. They stand for what varies from pair to
+pair, and mean something only in the body of a function with `@attndsl.kernel` or
+`@attndsl.define`, which is read and never run.""",
+        wrong="""
+from attndsl.language import i, j
+
+near = i - j < 256
+""",
+        right="""
+from attndsl.language import i, j
+
+@attndsl.define
+def near(window):
+    return i - j < window
+""",
+        language="python",
+    ),
+    "A008": CodeEntry(
+        title="Python that the language does not have",
+        explanation="""\
+The body of a kernel is a list of formulas, not a program: assignments to `score`, `mask`,
+`normalize`, or to a name of your own; `Input(…)`, `axes(…)`, and `assert` for the bounds of a
+parameter. There are no loops, branches, strings, imports or calls of Python's functions in it.
+What holds under a condition is written as `a if condition else b`.""",
+        wrong="""
+from attndsl.language import causal
+
+@attndsl.kernel
+def local(window: int = 256):
+    if window > 0:
+        mask = causal
+""",
+        right="""
+from attndsl.language import causal
+
+@attndsl.kernel
+def local(window: int = 256):
+    mask = causal if window > 0 else True
+""",
+        language="python",
+    ),
+    "A009": CodeEntry(
+        title="a kernel's source cannot be read",
+        explanation="""\
+`@attndsl.kernel` reads the function's source from its file. A function that was made by `exec`,
+typed into Python's plain prompt, written as a `lambda` or implemented in C has none. Put the kernel
+into a file (a notebook's cell will do), or give its text to `attndsl.parse`.""",
+        wrong="""
+attndsl.kernel(lambda window: window)
+""",
+        right="""
+module = attndsl.parse("attention causal_attention { mask = causal }")
+""",
+        language="python",
+    ),
     "A012": CodeEntry(
         title="unknown name",
         explanation="""\
