@@ -133,7 +133,8 @@ def modulo(left: Expression, right: Expression) -> Expression:
     return Binary("%", expression_of(rest), right, INT)
 
 
-def _flatten(function: str, operands: Iterable[Expression]) -> list[Expression]:
+def flat_arguments(function: str, operands: Iterable[Expression]) -> list[Expression]:
+    """The operands, with those of the same function (`min` or `max`) taken apart."""
     flat: list[Expression] = []
     for operand in operands:
         match operand:
@@ -147,7 +148,7 @@ def _flatten(function: str, operands: Iterable[Expression]) -> list[Expression]:
 
 def _extremum(function: str, operands: Iterable[Expression]) -> Expression:
     keep: list[Expression] = []
-    for candidate in _flatten(function, operands):
+    for candidate in flat_arguments(function, operands):
         form = linear(candidate)
         dominated = False
         for other in list(keep):

@@ -1,0 +1,319 @@
+"""The columns of a tile that a term touches, in closed form.
+
+A tile is the rows `i_first … i_last`. Over them a `Term` covers the columns `[lower, upper)`, and a
+block of keys meets the term exactly where it meets that hull, if
+
+- every bound rises with `i` (or every one falls), so that the ends of the tile have the ends of
+  the hull;
+- the rows for which the term's interval is not empty follow one another, and
+- neighbouring intervals touch, so that the hull has no gap.
+
+`hull` proves these and returns None where it cannot: it never guesses. A remainder of `j`, of
+`i - j` or of `i` in the term becomes a `guard`, a test of one block, exact too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from attndsl.expression import (
+    TRUE,
+    Binary,
+    Expression,
+    Index,
+    Literal,
+    Size,
+    index_names,
+    substitute,
+    transform,
+)
+from attndsl.planner import algebra
+from attndsl.planner.linear import Linear, expression_of, linear
+from attndsl.planner.prove import (
+    BLOCK_N,
+    I_FIRST,
+    I_LAST,
+    Direction,
+    at_most,
+    below,
+    direction,
+    nonnegative,
+    steepest,
+)
+from attndsl.planner.remainder import Remainder, remainder
+from attndsl.planner.simplify import simplify
+from attndsl.planner.solve import Term, solve_rows
+
+I, J, DISTANCE = Index("i"), Index("j"), Index("distance")  # noqa: E741
+KEY_BLOCK = Index("K")
+KEYS = Size("Lk")
+ZERO, ONE = Literal(0), Literal(1)
+_NEXT_ROW = algebra.add(I, ONE)
+
+
+@dataclass(frozen=True)
+class Hull:
+    """Columns `[lower, upper)` where `condition` holds, none elsewhere; a key block `K` that meets
+    them meets the term where `guard` holds."""
+
+    lower: Expression
+    upper: Expression
+    condition: Expression = TRUE
+    guard: Expression = TRUE
+
+
+def hull(term: Term, *, hidden: bool) -> Hull | None:
+    """The exact hull of a term, or None where none is proved. Of a `hidden` term it may cover more
+    in the block that sticks out over the last key, which is PARTIAL in any case."""
+    if len(term.rest) > 1:
+        return None
+    rest = remainder(term.rest[0]) if term.rest else None
+    if term.rest and rest is None:
+        return None
+    if rest is not None and rest.variable == "distance":
+        return _diagonal_hull(term, rest, hidden=hidden)
+    return _Deriver.of(term, hidden).hull(rest)
+
+
+@dataclass
+class _Deriver:
+    lower: list[Expression]
+    upper: list[Expression]
+    row_lower: tuple[Expression, ...]
+    row_upper: tuple[Expression, ...]
+    conditions: list[Expression]
+    facts: list[Linear]
+    hidden: bool
+
+    @staticmethod
+    def of(term: Term, hidden: bool) -> _Deriver:
+        conditions = list(term.conditions)
+        return _Deriver(
+            [ZERO, *(_monotone(bound) for bound in term.lower if bound != ZERO)],
+            [KEYS, *(_monotone(bound) for bound in term.upper if bound != KEYS)],
+            term.row_lower,
+            term.row_upper,
+            conditions,
+            [fact for condition in conditions for fact in _facts(condition)],
+            hidden,
+        )
+
+    def hull(self, rest: Remainder | None) -> Hull | None:
+        rising = self._rising()
+        if rising is None or not self._touching(rising):
+            return None
+        starts = list(self.row_lower)
+        ends = list(self.row_upper)
+        rows = self._rows_that_are_not_empty()
+        if rows is None:
+            return None
+        for low, high in product([I_FIRST, *self.row_lower], self.row_upper):
+            self._require("<", low, high)
+        for low in self.row_lower:
+            self._require("<=", low, I_LAST)
+        starts += rows[0]
+        ends += rows[1]
+        last_rows = [algebra.subtract(end, ONE) for end in ends]
+        if rest is not None and rest.variable == "i":
+            if any("i" in index_names(bound) for bound in (*self.lower, *self.upper)):
+                return None
+            self.conditions.append(
+                rest.exists(
+                    algebra.maximum(I_FIRST, *self.row_lower),
+                    algebra.minimum(I_LAST, *(algebra.subtract(e, ONE) for e in self.row_upper)),
+                )
+            )
+        if rising:
+            lower = self._ends(self.lower, I_FIRST, starts, greatest=True)
+            upper = self._ends(self.upper, I_LAST, last_rows, greatest=False)
+        else:
+            lower = self._ends(self.lower, I_LAST, last_rows, greatest=True)
+            upper = self._ends(self.upper, I_FIRST, starts, greatest=False)
+        self._require_columns(lower, upper)
+        found = Hull(
+            simplify(algebra.maximum(*lower)),
+            simplify(algebra.minimum(*upper)),
+            simplify(algebra.conjunction(*self.conditions)),
+        )
+        if rest is not None and rest.variable == "j":
+            return _with_columns(found, rest, hidden=self.hidden)
+        return found
+
+    def _rising(self) -> bool | None:
+        """True where every bound rises with i, False where every one falls, else None."""
+        found = {direction(bound) for bound in (*self.lower, *self.upper)} - {Direction.CONSTANT}
+        if not found or found == {Direction.RISING}:
+            return True
+        return False if found == {Direction.FALLING} else None
+
+    def _touching(self, rising: bool) -> bool:
+        """Whether the intervals of neighbouring rows that are not empty overlap or touch: of every
+        pair of bounds one moves by at most one column a row, or they are seen to overlap."""
+        here, there = (I, _NEXT_ROW) if rising else (_NEXT_ROW, I)
+
+        def step(bound: Expression) -> int | None:
+            return steepest(bound if rising else algebra.negate(bound))
+
+        def slow(bound: Expression) -> bool:
+            moved = step(bound)
+            return moved is not None and moved <= 1
+
+        return all(
+            slow(low) or slow(high) or at_most(_at(low, there), _at(high, here), self.facts)
+            for low, high in product(self.lower, self.upper)
+        )
+
+    def _rows_that_are_not_empty(self) -> tuple[list[Expression], list[Expression]] | None:
+        """First rows and ends of the rows for which `lower < upper`; None where such rows need not
+        follow one another. Differences that do not depend on the row become conditions."""
+        starts: list[Expression] = []
+        ends: list[Expression] = []
+        for low, high in product(self.lower, self.upper):
+            width = linear(high).minus(linear(low)).shifted(-1)
+            if (low, high) == (ZERO, KEYS) or nonnegative(width, self.facts):
+                continue
+            moving = direction(expression_of(width))
+            if moving is Direction.CONSTANT:
+                # A hidden term that starts past the last key shows in the key tail alone.
+                if not (self.hidden and high == KEYS):
+                    self.conditions.append(algebra.compare(">=", expression_of(width), ZERO))
+                    self.facts.append(width)
+                continue
+            if moving is Direction.UNKNOWN:
+                return None
+            solved = solve_rows(width.times(-1))
+            if solved is None:
+                return None
+            is_upper, bound = solved
+            (ends if is_upper else starts).append(bound)
+        return starts, ends
+
+    def _ends(
+        self,
+        bounds: Iterable[Expression],
+        row: Expression,
+        limits: Sequence[Expression],
+        *,
+        greatest: bool,
+    ) -> list[Expression]:
+        """The bounds at a row of the tile, and at the rows that the term is limited to."""
+        constant = [bound for bound in bounds if "i" not in index_names(bound)]
+        varying = [bound for bound in bounds if "i" in index_names(bound)]
+        result = [*constant, *(_at(bound, row) for bound in varying)]
+        for bound, limit in product(varying, limits):
+            value = _at(bound, limit)
+            weaker = (
+                at_most(value, other, self.facts) if greatest else at_most(other, value, self.facts)
+                for other in constant
+            )
+            if not any(weaker):
+                result.append(value)
+        return result
+
+    def _require(self, operator: str, left: Expression, right: Expression) -> None:
+        proved = at_most if operator == "<=" else below
+        if not proved(left, right, self.facts):
+            self.conditions.append(algebra.compare(operator, left, right))
+
+    def _require_columns(self, lower: Sequence[Expression], upper: Sequence[Expression]) -> None:
+        """An empty hull must not look like a block: `5 // 16 < ceil(5 / 16)`.
+
+        Column 0 starts a block, so that an end at or before it leaves none. A tile whose queries
+        all lie past the last key may keep one PARTIAL block.
+        """
+        facts = [*self.facts, linear(KEYS).minus(linear(I_LAST)).shifted(-1)]
+        for low, high in product(lower, upper):
+            if low == ZERO or (self.hidden and high == KEYS):
+                continue
+            if not below(low, high, facts):
+                self.conditions.append(algebra.compare("<", low, high))
+
+
+def _facts(condition: Expression) -> list[Linear]:
+    """`sum <= 0`, as a sum that is at least 0."""
+    match condition:
+        case Binary(operator="<=", left=left, right=right) if right == ZERO:
+            return [linear(left).times(-1)]
+    return []
+
+
+def _at(bound: Expression, row: Expression) -> Expression:
+    return simplify(substitute(bound, {I: row}))
+
+
+def _monotone(bound: Expression) -> Expression:
+    """The bound with remainders written as `x - m * (x // m)`, where that makes it monotone."""
+    if direction(bound) is not Direction.UNKNOWN:
+        return bound
+
+    def expand(node: Expression) -> Expression:
+        match node:
+            case Binary(operator="%", left=left, right=Literal(value=int(modulus))) if modulus > 0:
+                floored = algebra.floor_divide(left, node.right)
+                return algebra.subtract(left, algebra.multiply(floored, node.right))
+        return node
+
+    expanded = simplify(transform(bound, expand))
+    return bound if direction(expanded) is Direction.UNKNOWN else expanded
+
+
+def _with_columns(found: Hull, rest: Remainder, *, hidden: bool) -> Hull:
+    """A hull in which only the columns count for which a remainder of j holds."""
+    if hidden and rest.misses_single_positions:
+        # Of two neighbouring columns one counts: only the outermost can be missing. A FULL block
+        # has two columns at least, and those that have one matter only there.
+        lower = rest.skip(found.lower, forward=True)
+        upper = algebra.add(rest.skip(algebra.subtract(found.upper, ONE), forward=False), ONE)
+        return Hull(
+            lower,
+            upper,
+            algebra.conjunction(found.condition, algebra.compare("<", lower, upper)),
+        )
+    first_column = algebra.multiply(KEY_BLOCK, BLOCK_N)
+    first = algebra.maximum(first_column, found.lower)
+    last = algebra.subtract(algebra.minimum(algebra.add(first_column, BLOCK_N), found.upper), ONE)
+    return Hull(found.lower, found.upper, found.condition, simplify(rest.exists(first, last)))
+
+
+def _diagonal_hull(term: Term, rest: Remainder, *, hidden: bool) -> Hull | None:
+    """The hull of a term over `i - j` alone: bounds on the distance and a remainder of it."""
+    if term.row_lower or term.row_upper:
+        return None
+    least: list[Expression] = []
+    most: list[Expression] = []
+    for bound in term.lower:
+        distance = _distance(bound)
+        if distance is None and bound != ZERO:
+            return None
+        if distance is not None:
+            most.append(distance)
+    for bound in term.upper:
+        distance = _distance(bound)
+        if distance is None and bound != KEYS:
+            return None
+        if distance is not None:
+            least.append(algebra.add(distance, ONE))
+    if hidden and rest.misses_single_positions:
+        least = [rest.skip(algebra.maximum(*least), forward=True)] if least else []
+        most = [rest.skip(algebra.minimum(*most), forward=False)] if most else []
+    bounds = Term(
+        lower=tuple(algebra.subtract(I, distance) for distance in most),
+        upper=tuple(algebra.add(algebra.subtract(I, distance), ONE) for distance in least),
+        conditions=term.conditions,
+    )
+    found = _Deriver.of(bounds, hidden).hull(None)
+    if found is None or (hidden and rest.misses_single_positions):
+        return found
+    first_column = algebra.multiply(KEY_BLOCK, BLOCK_N)
+    last_column = algebra.subtract(algebra.minimum(algebra.add(first_column, BLOCK_N), KEYS), ONE)
+    nearest = algebra.maximum(algebra.subtract(I_FIRST, last_column), *least)
+    farthest = algebra.minimum(algebra.subtract(I_LAST, first_column), *most)
+    return Hull(found.lower, found.upper, found.condition, simplify(rest.exists(nearest, farthest)))
+
+
+def _distance(bound: Expression) -> Expression | None:
+    """`i - bound`, where that does not depend on i."""
+    distance = algebra.subtract(I, bound)
+    return None if "i" in index_names(distance) else distance
