@@ -17,11 +17,10 @@ MAXIMUM_LENGTH = 256 * 1024
 MAXIMUM_BRACKETS = 200
 MAXIMUM_ERRORS = 20
 
-KEYWORDS = frozenset(
-    ["attention", "def", "let", "input", "axes", "route", "state", "branch", "import", "from", "if", "else", "and", "or", "not", "where", "True", "False"]
-)
 ITEM_KEYWORDS = frozenset({"attention", "def", "import", "from"})
 STATEMENT_KEYWORDS = frozenset({"let", "input", "axes", "route", "state", "branch"})
+WORD_OPERATORS = frozenset({"if", "else", "and", "or", "not", "where", "True", "False"})
+KEYWORDS = ITEM_KEYWORDS | STATEMENT_KEYWORDS | WORD_OPERATORS
 
 # What people write who come from another language, or copy from a paper or a word processor.
 FOREIGN: dict[str, str] = {

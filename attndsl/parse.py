@@ -56,7 +56,7 @@ def _parse_item(source: Source, start: int, end: int) -> Module:
     except UnexpectedToken as fault:
         raise AttnError(unexpected_token(source, start, end, fault)) from None
     except UnexpectedCharacters as fault:
-        raise AttnError(unexpected_character(source, start + fault.pos_in_stream)) from None
+        raise AttnError(unexpected_character(source, start + (fault.pos_in_stream or 0))) from None
     return build(source, start, tree)
 
 

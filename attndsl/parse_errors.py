@@ -53,7 +53,7 @@ def unexpected_token(source: Source, start: int, end: int, fault: UnexpectedToke
         )
     at = start + (token.start_pos or 0)
     span = Span(source, at, at + len(token))
-    before = [piece for piece in lexical.lexemes(source, start, at)][-3:]
+    before = list(lexical.lexemes(source, start, at))[-3:]
     previous = before[-1] if before else None
     message = f"unexpected `{token}`"
     help = _help(str(token), expected, before)

@@ -104,7 +104,7 @@ def _print(expression: Expression) -> tuple[str, int]:
 
 def describe(attention: Attention) -> str:
     """The attention as a spec, with definitions written out and every default shown."""
-    parameters = ", ".join(map(_parameter, attention.parameters))
+    parameters = ", ".join(map(parameter_text, attention.parameters))
     lines = [f"attention {attention.name}{f'({parameters})' if parameters else ''} {{"]
     for declared in attention.inputs:
         dimensions = ", ".join(map(text, declared.dimensions))
@@ -123,7 +123,8 @@ def describe(attention: Attention) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _parameter(declared: ParameterDeclaration) -> str:
+def parameter_text(declared: ParameterDeclaration) -> str:
+    """`window: int = 256 where window > 0`"""
     default = "" if declared.default is None else f" = {declared.default}"
     where = "" if declared.where is None else f" where {text(declared.where)}"
     return f"{declared.name}: {declared.type}{default}{where}"

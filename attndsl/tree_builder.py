@@ -139,9 +139,8 @@ class _Builder:
                 start, stop = _field(children, "slice_start"), _field(children, "slice_stop")
                 return syntax.Slice(start, stop, at)
             case "subscript":
-                value, *indices = _of(children, *EXPRESSIONS, syntax.Slice)
-                assert not isinstance(value, syntax.Slice)
-                return syntax.Subscript(value, tuple(indices), at)
+                indices = tuple(c for c in children if isinstance(c, (*EXPRESSIONS, syntax.Slice)))
+                return syntax.Subscript(_expressions(children)[0], indices[1:], at)
             case "type":
                 dimensions = _bracketed(children, "dimensions")
                 return syntax.TypeName(
@@ -182,7 +181,7 @@ class _Builder:
                 return syntax.Import(path, _of(children, syntax.Name), at)
             case "attention":
                 parameters = _of(_bracketed(children, "parameters"), syntax.Parameter)
-                body = _of(children, *STATEMENTS)
+                body = tuple(child for child in children if isinstance(child, STATEMENTS))
                 return syntax.Attention(_first(children, syntax.Name), parameters, body, at)
             case "definition":
                 name, value = _expressions(children)
@@ -238,8 +237,8 @@ def _tokens(children: Sequence[object], kind: str | None = None) -> list[_Token]
     return [token for token in tokens if kind is None or token.kind == kind]
 
 
-def _of(children: Sequence[object], *kinds: type[NodeType]) -> tuple[NodeType, ...]:
-    return tuple(child for child in children if isinstance(child, kinds))
+def _of(children: Sequence[object], kind: type[NodeType]) -> tuple[NodeType, ...]:
+    return tuple(child for child in children if isinstance(child, kind))
 
 
 def _first(children: Sequence[object], kind: type[NodeType]) -> NodeType:

@@ -28,8 +28,8 @@ def collect(
     for statement in tree.imports:
         try:
             _import(statement, scope, standard, load)
-        except AttnError as fault:
-            faults.extend(fault.diagnostics)
+        except AttnError as failed:
+            faults.extend(failed.diagnostics)
     own: dict[str, Span] = {}
     for definition in tree.definitions:
         word = definition.name.parts[0]

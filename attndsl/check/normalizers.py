@@ -10,7 +10,7 @@ import dataclasses
 
 from attndsl import syntax
 from attndsl.attention import Elementwise, GroupedSoftmax, Normalizer, Softmax
-from attndsl.check import builtins, expressions, operators
+from attndsl.check import builtins, calls, expressions, operators
 from attndsl.check.operators import describe
 from attndsl.check.scope import PAIR_INDICES, QUERY_INDICES, Context, Environment, suggestion
 from attndsl.diagnostics import AttnError
@@ -182,7 +182,7 @@ def _weight(
         inside = dataclasses.replace(inside, bindings={**inside.bindings, "score": score})
         return _float(expressions.check(arguments[0].value, inside), "a weight", inside)
     if defined is not None and defined.definition.parameters:
-        result = expressions.expand(defined, arguments, inside, span, [score])
+        result = calls.expand(defined, arguments, inside, span, [score])
         return _float(result, "a weight", inside)
     function = FUNCTIONS.get(name)
     if function is not None and function.shape is Shape.ELEMENTWISE and not arguments:

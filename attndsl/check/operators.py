@@ -43,7 +43,7 @@ def describe(type_: Type) -> str:
 
 
 def to_float(value: Expression, environment: Environment, span: Span) -> Expression:
-    """The value as a float, or a vector or matrix of floats; an int is converted. A020 for a bool."""
+    """The value as a float, a vector or a matrix; an int is converted. A020 for a bool."""
     if value.type is INT:
         return Call("float", (value,), FLOAT, span=value.span)
     if value.type is BOOL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 
 from attndsl import syntax
 from attndsl.check import operators
@@ -36,12 +37,5 @@ def expand(
     if not axes:
         axes = [(Index("i", span=span), Index("j", span=span), Size("Lk", span=span))]
     along = environment.module.definitions[PATTERNS[call.function.parts[0]]]
-    result: Expression | None = None
-    for coordinates in axes:
-        one = define(along, call.arguments, environment, span, coordinates)
-        if result is None:
-            result = one
-        else:
-            result = operators.logical("and", result, one, environment, span)
-    assert result is not None
-    return result
+    typed = [define(along, call.arguments, environment, span, three) for three in axes]
+    return reduce(lambda a, b: operators.logical("and", a, b, environment, span), typed)

@@ -124,12 +124,8 @@ def _check_index(
         # An index that is itself read from an input may point anywhere.
         names = index_names(index)
         gathered = any(isinstance(node, Read) for node in walk(index))
-        bare = isinstance(index, Index)
-        if (
-            (bare
-            and index.name not in wanted)
-            or (not gathered and names and not names & set(wanted))
-        ):
+        misplaced = isinstance(index, Index) and index.name not in wanted
+        if misplaced or (names and not gathered and not names & set(wanted)):
             raise _wrong_role(array, index, dimension, wanted, environment, at)
     elif isinstance(index, Index):
         _check_bare(array, index, dimension, environment, at)
@@ -160,13 +156,12 @@ def _wrong_role(
 def _check_bare(
     array: Array, index: Index, dimension: Expression, environment: Environment, at: Span
 ) -> None:
-    """A plain `h` cannot be meant for `Lk // block`, nor a plain `i`: that would be `i // block`."""
+    """A plain `h` cannot be meant for `Lk // block`, nor a plain `i`, which would run past it."""
     mentioned = {node.name for node in walk(dimension) if isinstance(node, Size)} & set(ROLES)
     over = _INDEXED.get(index.name)
     if not mentioned or over is None:
         return
     text = dimension_text(dimension)
-    divided = isinstance(dimension, Binary) and dimension.operator == "//"
     if over not in mentioned and not (index.name == "i" and "Lq" in mentioned):
         raise environment.fault(
             "A030",
@@ -174,8 +169,7 @@ def _check_bare(
             at,
             label=f"declared as `{declaration_text(array)}`",
         )
-    if divided and isinstance(dimension.left, Size):
-        assert isinstance(dimension, Binary)
+    if isinstance(dimension, Binary) and dimension.operator == "//":
         by = dimension_text(dimension.right)
         raise environment.fault(
             "A030",
