@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from attndsl import language, syntax
 from attndsl.diagnostics import error
+from attndsl.language.value import Value, outside_kernel
 from attndsl.python_syntax import Converter
 from attndsl.source import Source, Span
 
@@ -51,8 +52,8 @@ class DefinedFunction:
     def __doc__(self) -> str | None:  # type: ignore[override]
         return self.function.__doc__
 
-    def __call__(self, *arguments: object, **named: object) -> language.Value:
-        raise language.outside_kernel(self.__name__)
+    def __call__(self, *arguments: object, **named: object) -> Value:
+        raise outside_kernel(self.__name__)
 
 
 def kernel(function: Callable[..., object]) -> Kernel:
@@ -114,7 +115,7 @@ class _Names:
             case DefinedFunction():
                 self.used[value.__name__] = value
                 return (value.__name__, *rest)
-            case language.Value():
+            case Value():
                 return (value.name, *rest)
             case FunctionType(__module__=language.__name__):
                 return (value.__name__, *rest)
