@@ -22,7 +22,7 @@ from attndsl.expression import Expression, Operand, Scalar, Vector, walk
 from attndsl.planner.block_map import Kind
 from attndsl.planner.normalization import SoftmaxState, SumState
 from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
-from attndsl.planner.visits import Block, Visit, visits
+from attndsl.planner.visits import Block, Visit, pair_indices, tile_indices, visits
 from attndsl.reference import Result
 
 _DTYPES = {Scalar.BOOL: np.bool_, Scalar.INT: np.int64, Scalar.FLOAT: np.float64}
@@ -157,18 +157,8 @@ class _Tile:
     def __init__(self, call: _Call, stage: Attend, visit: Visit) -> None:
         self._call, self._stage, self._visit = call, stage, visit
         problem = visit.problem
-        local = np.arange(visit.start, visit.stop)
-        self._rows = problem.first_row + problem.step * local
-        indices = {
-            "b": visit.batches.reshape(-1, 1, 1, 1),
-            "h": visit.heads.reshape(1, -1, 1, 1),
-            "g": (visit.heads // call.group).reshape(1, -1, 1, 1),
-            "i": (local + problem.offset).reshape(1, 1, -1, 1),
-        }
-        if problem.residue is None:
-            indices["row"] = local.reshape(1, 1, -1, 1)
-        else:
-            indices["residue"] = np.array(problem.residue).reshape(1, 1, 1, 1)
+        self._rows = problem.first_row + problem.step * np.arange(visit.start, visit.stop)
+        indices = tile_indices(visit, call.base.sizes)
         self._environment = dataclasses.replace(call.base, indices=indices)
         self.place = np.ix_(visit.batches, visit.heads, self._rows)
         self._queries = [self._vectors(dot.query, self._rows) for dot in stage.dots]
@@ -201,15 +191,14 @@ class _Tile:
     def _block(self, block: Block) -> tuple[Array, Array, Array, Environment]:
         """Scores, visibility and values of one block, and the environment of its pairs."""
         problem = self._visit.problem
-        local = np.arange(block.start, block.stop)
-        keys = problem.first_key + problem.step * local
+        keys = problem.first_key + problem.step * np.arange(block.start, block.stop)
         dots = {
             number: query @ np.swapaxes(self._vectors(dot.key, keys), -1, -2)
             for number, (dot, query) in enumerate(zip(self._stage.dots, self._queries, strict=True))
         }
         pairs = dataclasses.replace(
             self._environment,
-            indices={**self._environment.indices, "j": local.reshape(1, 1, 1, -1)},
+            indices=pair_indices(self._visit, block, self._call.base.sizes),
             dots=dots,
             operands={
                 name: self._vectors(source, self._rows)[:, :, :, np.newaxis]

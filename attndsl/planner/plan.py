@@ -139,3 +139,9 @@ class Plan:
     @property
     def attend(self) -> Attend:
         return next(stage for stage in self.stages if isinstance(stage, Attend))
+
+    def __str__(self) -> str:
+        """The plan as readable text."""
+        from attndsl.planner.text import plan_text
+
+        return plan_text(self)

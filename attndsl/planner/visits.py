@@ -7,7 +7,7 @@ to blocks visited; nothing here is as large as the score matrix.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from attndsl.evaluate import Array, Environment, evaluate
 from attndsl.expression import TRUE, Expression, Literal
 from attndsl.planner.block_map import BlockInterval, Kind, Ranges
 from attndsl.planner.plan import Attend
+
+# Guards are evaluated for at most about this many blocks when blocks are counted.
+MOST_GUARDS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,76 @@ def visits(stage: Attend, base: Environment, block_m: int, block_n: int) -> Iter
                     yield Visit(problem, *place, start, stop, blocks)
 
 
+def tile_indices(visit: Visit, sizes: Mapping[str, int]) -> dict[str, Array]:
+    """The indices of a tile's rows on the grid `[batch, head, i, j]`, as stages' expressions name
+    them."""
+    problem = visit.problem
+    local = np.arange(visit.start, visit.stop)
+    group = max(1, sizes["H"] // max(1, sizes["Hkv"]))
+    indices = {
+        "b": visit.batches.reshape(-1, 1, 1, 1),
+        "h": visit.heads.reshape(1, -1, 1, 1),
+        "g": (visit.heads // group).reshape(1, -1, 1, 1),
+        "i": (local + problem.offset).reshape(1, 1, -1, 1),
+    }
+    if problem.residue is None:
+        indices["row"] = local.reshape(1, 1, -1, 1)
+    else:
+        indices["residue"] = np.array(problem.residue).reshape(1, 1, 1, 1)
+    return indices
+
+
+def pair_indices(visit: Visit, block: Block, sizes: Mapping[str, int]) -> dict[str, Array]:
+    """`tile_indices` and the keys of one block."""
+    keys = np.arange(block.start, block.stop).reshape(1, 1, 1, -1)
+    return {**tile_indices(visit, sizes), "j": keys}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Blocks visited over all batches and heads, and how many the score matrices have.
+
+    `full_pairs` are the pairs in FULL blocks whose queries exist; all of them are visible.
+    """
+
+    partial: int
+    full: int
+    total: int
+    full_pairs: int
+
+
+def count_blocks(stage: Attend, base: Environment, block_m: int, block_n: int) -> Counts:
+    """How many blocks `visits` would list, without listing them."""
+    numbers = {Kind.PARTIAL: 0, Kind.FULL: 0}
+    total = full_pairs = 0
+    for problem in problems(stage, dict(base.sizes)):
+        tiles = -(-problem.rows // block_m)
+        total += tiles * -(-problem.keys // block_n) * base.sizes["B"] * base.sizes["H"]
+        rows = np.minimum(problem.rows - np.arange(tiles) * block_m, block_m)
+        lists = _BlockLists(stage, base, problem, block_m, block_n)
+        for kind, counts in lists.counts():
+            numbers[kind] += int(counts.sum())
+            if kind == Kind.FULL:
+                full_pairs += int((counts * rows).sum()) * block_n
+    return Counts(numbers[Kind.PARTIAL], numbers[Kind.FULL], total, full_pairs)
+
+
+def sample_tiles(
+    stage: Attend, base: Environment, block_m: int, block_n: int, number: int
+) -> Iterator[Visit]:
+    """About `number` tiles of one head each, evenly over heads and queries of the first problem."""
+    problem = problems(stage, dict(base.sizes))[0]
+    lists = _BlockLists(stage, base, problem, block_m, block_n)
+    shape = base.sizes["B"], base.sizes["H"], -(-problem.rows // block_m)
+    everything = int(np.prod(shape))
+    places = np.unique(np.linspace(0, everything - 1, min(number, everything)).astype(np.int64))
+    for b, h, query_block in zip(*np.unravel_index(places, shape), strict=True):
+        start = int(query_block) * block_m
+        stop = min(start + block_m, problem.rows)
+        blocks = lists.of(int(b), int(h), int(query_block))
+        yield Visit(problem, np.array([b]), np.array([h]), start, stop, blocks)
+
+
 def interval_bounds(
     interval: BlockInterval, base: Environment, problem: Problem, tile: tuple[int, int]
 ) -> tuple[Array, Array, Environment]:
@@ -176,6 +249,18 @@ class _BlockLists:
                 kinds[number] = interval.kind
         return tuple(self._block(number, kind) for number, kind in sorted(kinds.items()))
 
+    def counts(self) -> Iterator[tuple[Kind, Array]]:
+        """How many blocks of a kind each `[batch, head, query block]` has; a kind may come twice.
+
+        An interval with a guard over very many blocks is counted from a sample of its tiles.
+        """
+        for interval, first, last, environment in self._intervals:
+            candidates = np.maximum(0, -((first - last) // interval.step))
+            if interval.guard == TRUE:
+                yield interval.kind, candidates
+            else:
+                yield interval.kind, _guarded_counts(interval, first, candidates, environment)
+
     def _block(self, number: int, kind: Kind) -> Block:
         start = number * self._tile[1]
         stop = start + self._tile[1]
@@ -196,23 +281,45 @@ def _admitted(
     """The key blocks of one interval of one tile."""
     numbers = np.arange(first, last, interval.step)
     if interval.guard != TRUE and numbers.size:
-        numbers = numbers[_holds(interval.guard, environment, place, numbers)]
+        tiles = tuple(np.full(numbers.size, index) for index in place)
+        numbers = numbers[_holds(interval.guard, environment, tiles, numbers)]
     return [int(number) for number in numbers]
 
 
-def _holds(
-    guard: Expression, environment: Environment, place: tuple[int, int, int], numbers: Array
+def _guarded_counts(
+    interval: BlockInterval, first: Array, candidates: Array, environment: Environment
 ) -> Array:
-    b, h, query_block = place
+    """How many candidates of each tile the guard admits."""
+    number = candidates.reshape(-1)
+    # Every `apart`-th tile is looked at, so that the work is bounded.
+    apart = max(1, -(-int(number.sum()) // MOST_GUARDS))
+    looked = np.arange(0, number.size, apart)
+    tiles = np.repeat(looked, number[looked])
+    starts = np.repeat(np.cumsum(number[looked]) - number[looked], number[looked])
+    key_blocks = first.reshape(-1)[tiles] + (np.arange(tiles.size) - starts) * interval.step
+    places = np.unravel_index(tiles, first.shape)
+    holds = _holds(interval.guard, environment, places, key_blocks)
+    admitted = np.bincount(
+        np.repeat(np.arange(looked.size), number[looked])[holds], minlength=looked.size
+    )
+    share = admitted / np.maximum(1, number[looked])
+    return (
+        np.rint(np.repeat(share, apart)[: number.size] * number)
+        .astype(np.int64)
+        .reshape(first.shape)
+    )
+
+
+def _holds(
+    guard: Expression, environment: Environment, tiles: tuple[Array, ...], key_blocks: Array
+) -> Array:
+    """The guard at each pair of a tile (batch, head and query block) and a key block."""
     indices = {
-        name: array[
-            b if array.shape[0] > 1 else 0,
-            h if array.shape[1] > 1 else 0,
-            query_block if array.shape[2] > 1 else 0,
+        name: array[..., 0][
+            tuple(np.minimum(tile, n - 1) for tile, n in zip(tiles, array.shape, strict=False))
         ]
         for name, array in environment.indices.items()
     }
-    indices["K"] = numbers
-    return np.broadcast_to(
-        evaluate(guard, dataclasses.replace(environment, indices=indices)), numbers.shape
-    )
+    indices["K"] = key_blocks
+    value = evaluate(guard, dataclasses.replace(environment, indices=indices))
+    return np.broadcast_to(value, key_blocks.shape)

@@ -1,0 +1,295 @@
+"""What a plan costs at given sizes and a given tile: blocks, pairs, operations and bytes.
+
+Counting takes time in proportion to query blocks (to blocks visited, for block maps with guards),
+so a million tokens are no matter. The counts are of work, not of time: a tuner measures, and uses
+them to tell cheap from dear; `explain` prints them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from attndsl.attention import Elementwise
+from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
+from attndsl.expression import (
+    FLOAT,
+    TRUE,
+    Binary,
+    Call,
+    Expression,
+    Matrix,
+    Read,
+    ScoreValue,
+    Select,
+    Unary,
+    Vector,
+    walk,
+)
+from attndsl.functions import FUNCTIONS, Shape
+from attndsl.planner.block_map import Kind, Ranges, Table
+from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
+from attndsl.planner.visits import (
+    Block,
+    Counts,
+    Visit,
+    count_blocks,
+    pair_indices,
+    sample_tiles,
+)
+
+DEFAULT_SIZES = {"B": 1, "H": 1, "D": 64}
+SAMPLED_TILES = 24
+SAMPLED_BLOCKS = 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts over all batches and heads.
+
+    `pairs` are those of visited blocks, `visible_pairs` those that the mask lets through: exact in
+    FULL blocks, estimated from a sample of PARTIAL ones (None if the mask reads inputs that are not
+    given).
+    `matrix_flops` are multiplications and additions of matrix products, `other_operations`
+    everything else per pair and per token. `least_bytes` moves every tensor once; `moved_bytes`
+    reads keys and values again for every tile of queries, as a kernel without a cache would.
+    """
+
+    plan: Plan
+    sizes: Mapping[str, int]
+    tile: tuple[int, int]
+    blocks: Counts
+    pairs: int
+    visible_pairs: int | None
+    matrix_flops: int
+    other_operations: int
+    least_bytes: int
+    moved_bytes: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def all_pairs(self) -> int:
+        return self.sizes["B"] * self.sizes["H"] * self.sizes["Lq"] * self.sizes["Lk"]
+
+    @property
+    def intensity(self) -> float:
+        """Operations of matrix products per byte, if every tensor moves once."""
+        return self.matrix_flops / max(1, self.least_bytes)
+
+    def __str__(self) -> str:
+        return cost_text(self)
+
+
+def cost(
+    plan: Plan,
+    sizes: Mapping[str, int],
+    *,
+    block_m: int = 64,
+    block_n: int = 64,
+    element_bytes: int = 2,
+    inputs: Mapping[str, Array] | None = None,
+) -> Cost:
+    """The cost of one call. `sizes` needs `Lq` (and the axes); the rest has defaults: `Lk = Lq`,
+    one batch and head, `D = 64`, `Dv = D`.
+
+    A block map that is built from inputs needs them in `inputs`; without, every block is counted,
+    and a note says so.
+    """
+    sizes = _completed(plan, sizes)
+    stage = plan.attend
+    given = dict(inputs or {})
+    base = Environment(sizes=sizes, axes=plan.attention.axes, inputs=given, clamp=True)
+    notes: tuple[str, ...] = ()
+    missing = [one.name for one in plan.attention.inputs if one.name not in given]
+    unknown = [name for name in _read_by_map(stage) if name in missing]
+    if unknown:
+        notes = (f"`{unknown[0]}` is not given, so every block is counted",)
+        blocks = _every_block(sizes, block_m, block_n)
+        visible = None
+    else:
+        blocks = count_blocks(stage, base, block_m, block_n)
+        visible = _visible_pairs(stage, base, blocks, block_m, block_n)
+    pairs = (blocks.partial + blocks.full) * block_m * block_n
+    return Cost(
+        plan,
+        sizes,
+        (block_m, block_n),
+        blocks,
+        pairs,
+        visible,
+        *_operations(plan, sizes, pairs),
+        *_bytes(plan, sizes, pairs, block_m, element_bytes),
+        notes,
+    )
+
+
+def _completed(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
+    full = DEFAULT_SIZES | dict(sizes)
+    full.setdefault("Lk", full["Lq"])
+    full.setdefault("Hkv", full["H"])
+    full.setdefault("offset", full["Lk"] - full["Lq"])
+    full.setdefault("Dv", full["D"])
+    full["Dv"] = evaluate_size(plan.attend.value.size, full)
+    return full
+
+
+def _read_by_map(stage: Attend) -> frozenset[str]:
+    """The inputs without which the block map is not known."""
+    match stage.block_map:
+        case Table(inputs=inputs):
+            return frozenset(inputs)
+        case Ranges(intervals):
+            bounds = [(one.first, one.last, one.guard) for one in intervals]
+            return frozenset(
+                node.name
+                for bound in chain.from_iterable(bounds)
+                for node in walk(bound)
+                if isinstance(node, Read)
+            )
+    return frozenset()
+
+
+def _every_block(sizes: Mapping[str, int], block_m: int, block_n: int) -> Counts:
+    heads = sizes["B"] * sizes["H"]
+    total = heads * -(-sizes["Lq"] // block_m) * -(-sizes["Lk"] // block_n)
+    return Counts(total, 0, total, 0)
+
+
+def _visible_pairs(
+    stage: Attend, base: Environment, blocks: Counts, block_m: int, block_n: int
+) -> int:
+    """Pairs that the mask lets through: all in FULL blocks, and a sample's share in PARTIAL ones."""
+    if stage.mask == TRUE:
+        return base.sizes["B"] * base.sizes["H"] * base.sizes["Lq"] * base.sizes["Lk"]
+    partial = visible = 0.0
+    for visit in sample_tiles(stage, base, block_m, block_n, SAMPLED_TILES):
+        blocks_here = [block for block in visit.blocks if block.kind == Kind.PARTIAL]
+        if not blocks_here:
+            continue
+        chosen = blocks_here[:: max(1, len(blocks_here) // SAMPLED_BLOCKS)]
+        seen = sum(_visible_in(stage, base, visit, block) for block in chosen)
+        partial += len(blocks_here)
+        visible += seen / len(chosen) * len(blocks_here)
+    return blocks.full_pairs + round(visible / max(1.0, partial) * blocks.partial)
+
+
+def _visible_in(stage: Attend, base: Environment, visit: Visit, block: Block) -> int:
+    indices = pair_indices(visit, block, base.sizes)
+    visible = evaluate(stage.mask, dataclasses.replace(base, indices=indices))
+    shape = 1, 1, visit.stop - visit.start, block.stop - block.start
+    return int(np.broadcast_to(visible, shape).sum())
+
+
+def _operations(plan: Plan, sizes: Mapping[str, int], pairs: int) -> tuple[int, int]:
+    """Of matrix products (a multiplication and an addition count as two), and all others."""
+    stage = plan.attend
+    widths = [evaluate_size(dot.query.size, sizes) for dot in stage.dots]
+    matrix = 2 * pairs * (sum(widths) + sizes["Dv"])
+    other = pairs * (_per_element(stage.score, sizes) + _per_element(_weight(stage), sizes))
+    for one in plan.stages:
+        match one:
+            case Prepare(buffer, _, element):
+                tokens = [evaluate_size(size, sizes) for size in buffer.dimensions[:3]]
+                other += int(np.prod(tokens)) * _per_element(element, sizes)
+            case Scan(buffer, _, element):
+                tokens = [evaluate_size(size, sizes) for size in buffer.dimensions]
+                other += int(np.prod(tokens)) * (1 + _per_element(element, sizes))
+    return matrix, other
+
+
+def _weight(stage: Attend) -> Expression:
+    """The weight as a function of the score; softmax exponentiates it."""
+    if isinstance(stage.normalizer, Elementwise):
+        return stage.normalizer.weight
+    return Call("exp", (ScoreValue(),), FLOAT)
+
+
+def _per_element(expression: Expression, sizes: Mapping[str, int]) -> int:
+    """Operations for one pair or token: every operator and function counts as one an element."""
+    total = 0
+    for node in walk(expression):
+        match node:
+            case Unary() | Binary() | Select():
+                total += _elements(node, sizes)
+            case Call(function=name, arguments=arguments):
+                if FUNCTIONS[name].shape in (Shape.DOT, Shape.REDUCTION):
+                    factor = 2 if FUNCTIONS[name].shape == Shape.DOT else 1
+                    total += factor * _elements(arguments[0], sizes)
+                elif name != "concat":
+                    total += _elements(node, sizes)
+    return total
+
+
+def _elements(expression: Expression, sizes: Mapping[str, int]) -> int:
+    match expression.type:
+        case Vector(size=size):
+            return evaluate_size(size, sizes)
+        case Matrix(rows=rows, columns=columns):
+            return evaluate_size(rows, sizes) * evaluate_size(columns, sizes)
+    return 1
+
+
+def _bytes(
+    plan: Plan, sizes: Mapping[str, int], pairs: int, block_m: int, element_bytes: int
+) -> tuple[int, int]:
+    """If every tensor moves once, and if every tile of queries reads its keys and values anew."""
+    stage = plan.attend
+
+    def width(source: Source) -> int:
+        own = 4 if source.name not in ("q", "k", "v") else element_bytes
+        return evaluate_size(source.size, sizes) * own
+
+    queries = sum(width(source) for source in dict.fromkeys(dot.query for dot in stage.dots))
+    keys = sum(width(s) for s in dict.fromkeys([*(dot.key for dot in stage.dots), stage.value]))
+    rows = sizes["B"] * sizes["H"] * sizes["Lq"]
+    per_query = rows * (queries + sizes["Dv"] * element_bytes)
+    prepared = 0
+    for one in plan.stages:
+        if isinstance(one, (Prepare, Scan)):
+            shape = [evaluate_size(size, sizes) for size in one.buffer.dimensions]
+            prepared += 4 * int(np.prod(shape))
+    once = per_query + prepared + sizes["B"] * sizes["Hkv"] * sizes["Lk"] * keys
+    again = per_query + prepared + pairs // block_m * keys
+    return once, max(once, again)
+
+
+def cost_text(cost: Cost) -> str:
+    """The cost as a few aligned lines."""
+    blocks, sizes = cost.blocks, cost.sizes
+    shape = ", ".join(f"{name}={sizes[name]}" for name in ("B", "H", "Hkv", "Lq", "Lk", "D", "Dv"))
+    visited = blocks.partial + blocks.full
+    lines = [
+        f"cost of `{cost.plan.attention.name}` at {shape}",
+        f"   tile        {cost.tile[0]} queries × {cost.tile[1]} keys",
+        f"   blocks      {visited:,} of {blocks.total:,} visited "
+        f"({_percent(visited, blocks.total)}): {blocks.full:,} full, {blocks.partial:,} partial",
+        f"   pairs       {cost.pairs:,} computed of {cost.all_pairs:,}",
+    ]
+    if cost.visible_pairs is not None:
+        share = _percent(cost.visible_pairs, cost.pairs)
+        lines.append(f"   visible     {cost.visible_pairs:,} pairs, {share} of those computed")
+    lines += [
+        f"   operations  {_scaled(cost.matrix_flops)}FLOP in matrix products, "
+        f"{_scaled(cost.other_operations)}op in all else",
+        f"   bytes       {_scaled(cost.least_bytes)}B at least, "
+        f"{_scaled(cost.moved_bytes)}B if every tile reads its keys anew",
+        f"   intensity   {cost.intensity:,.1f} FLOP per byte at least moved",
+    ]
+    lines += [f"   note        {note}" for note in cost.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.3g} %"
+
+
+def _scaled(number: float) -> str:
+    prefixes = ["", "k", "M", "G", "T", "P"]
+    while number >= 1000 and len(prefixes) > 1:
+        number /= 1000
+        prefixes.pop(0)
+    return f"{number:.3g} {prefixes[0]}"

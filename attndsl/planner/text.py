@@ -1,0 +1,123 @@
+"""A plan as text for people: what runs, in which order, over which blocks, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attndsl.attention import Elementwise, Normalizer, Softmax
+from attndsl.diagnostics import InternalError
+from attndsl.expression import TRUE, Literal, Size, Vector
+from attndsl.planner.block_map import BlockInterval, BlockMap, Ranges, Routed, Table
+from attndsl.planner.plan import Attend, Buffer, Plan, Prepare, Scan, Source, Stage
+from attndsl.printing import normalizer_text, text
+
+_SIZES_OF = {"q": Size("D"), "k": Size("D"), "v": Size("Dv")}
+_INDENT = "   "
+
+
+def plan_text(plan: Plan) -> str:
+    """The whole plan, with a line break at its end."""
+    lines = [f"plan of `{plan.attention.name}`"]
+    for number, stage in enumerate(plan.stages, start=1):
+        lines += ["", f"{number}. {_title(stage)}"]
+        lines += [f"{_INDENT}{line}" for line in _body(stage)]
+    if plan.notes:
+        lines += ["", "because", *(f"{_INDENT}{note}" for note in plan.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _title(stage: Stage) -> str:
+    match stage:
+        case Prepare():
+            return f"prepare {buffer_text(stage.buffer)}, once per {stage.side}"
+        case Scan():
+            return f"scan {buffer_text(stage.buffer)}, a running sum over its last dimension"
+        case Attend(residue=None):
+            return "attend, over tiles of the score matrix"
+        case Attend(residue=residue):
+            assert residue is not None
+            return (
+                f"attend, over tiles of the scores of each residue class r modulo {text(residue)}"
+            )
+
+
+def buffer_text(buffer: Buffer) -> str:
+    """`name[B, H, Lq]`."""
+    return f"{buffer.name}[{', '.join(map(text, buffer.dimensions))}]"
+
+
+def _body(stage: Stage) -> Iterator[str]:
+    match stage:
+        case Prepare(buffer, side, element):
+            token = "row" if side == "query" else "j"
+            places = ["b", stage.head_index, token]
+            places += [":"] if isinstance(element.type, Vector) else []
+            yield f"{buffer.name}[{', '.join(places)}] = {text(element)}"
+        case Scan(buffer, indices, element):
+            yield f"{buffer.name}[{', '.join((*indices, 't'))}] += {text(element)}"
+        case Attend():
+            yield from _attend(stage)
+
+
+def _attend(stage: Attend) -> Iterator[str]:
+    if stage.residue is not None:
+        modulus = text(stage.residue)
+        yield f"i, j     = counted within the class: position r + {modulus} * i, r + {modulus} * j"
+    for number, dot in enumerate(stage.dots):
+        yield f"dot#{number}    = {source_text(dot.query)} · {source_text(dot.key)}"
+    yield f"score    = {text(stage.score)}"
+    yield f"mask     = {text(stage.mask)}"
+    yield f"weights  = {normalizer_text(stage.normalizer)}, {carried_text(stage.normalizer)}"
+    yield f"value    = {source_text(stage.value)}"
+    yield from block_map_text(stage.block_map)
+
+
+def source_text(source: Source) -> str:
+    """`q`, or `k[0:512]` where it is a part."""
+    if source.start == Literal(0) and source.size == _SIZES_OF.get(source.name, source.size):
+        return source.name
+    stop = source.size
+    if source.start != Literal(0):
+        return f"{source.name}[{text(source.start)}:{text(source.start)} + {text(stop)}]"
+    return f"{source.name}[0:{text(stop)}]"
+
+
+def carried_text(normalizer: Normalizer) -> str:
+    """What a row carries from block to block."""
+    match normalizer:
+        case Softmax():
+            return "carrying maximum, sum and output"
+        case Elementwise(divisor="sum"):
+            return "carrying sum and output"
+        case Elementwise():
+            return "carrying the output"
+    raise InternalError("a normaliser that no plan has")
+
+
+def block_map_text(block_map: BlockMap) -> Iterator[str]:
+    """The block map in words, then interval by interval."""
+    match block_map:
+        case Ranges(()):
+            yield "blocks   = none: no pair is visible"
+        case Ranges(intervals):
+            yield "blocks   = ranges in closed form, for queries i_first … i_last:"
+            for interval in intervals:
+                yield f"{_INDENT}{interval_text(interval)}"
+        case Table(varies_with, inputs):
+            names = " and ".join(f"`{name}`" for name in inputs)
+            built = f"lists built at call time{f' from {names}' if inputs else ''}"
+            who = ", ".join(name for name in "bhg" if name in varies_with)
+            yield f"blocks   = {built}, {f'one for each {who}' if who else 'shared by all heads'}"
+        case Routed(route, static):
+            yield f"blocks   = chosen by `{route}`, among"
+            yield from block_map_text(static)
+
+
+def interval_text(interval: BlockInterval) -> str:
+    """`PARTIAL K in [first, last) step 2 where …`."""
+    shown = f"{interval.kind.name:<8} K in [{text(interval.first)}, {text(interval.last)})"
+    if interval.step > 1:
+        shown += f" step {interval.step}"
+    if interval.guard != TRUE:
+        shown += f" where {text(interval.guard)}"
+    return shown
