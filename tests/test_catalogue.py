@@ -6,10 +6,11 @@ import re
 
 import numpy as np
 import pytest
-from attndsl import reference
-from attndsl.module import load_file
 from naive import CASES, Case, Shape
 from naive.case import EXAMPLES
+
+from attndsl import reference
+from attndsl.module import load_file
 
 CALLS = [pytest.param(case, shape, id=f"{case}-{shape}") for case in CASES for shape in case.shapes]
 SPECS = sorted(EXAMPLES.glob("*.attn"))
