@@ -6,9 +6,16 @@ loops, and shares nothing with the compiler. `CASES` is what tests parametrise o
 
 from __future__ import annotations
 
-from . import grids, heads, sequence, tables
+from . import grids, heads, normalizers, scores, sequence, tables
 from .case import Call, Case, Shape
 
-CASES: tuple[Case, ...] = (*sequence.CASES, *heads.CASES, *tables.CASES, *grids.CASES)
+CASES: tuple[Case, ...] = (
+    *sequence.CASES,
+    *heads.CASES,
+    *tables.CASES,
+    *grids.CASES,
+    *scores.CASES,
+    *normalizers.CASES,
+)
 
 __all__ = ["CASES", "Call", "Case", "Shape"]

@@ -98,6 +98,22 @@ def blockrank(call: Call) -> Array:
     return dense.attend(call, torch.stack(masks)[:, None])
 
 
+def _lengths(shape: Shape, random: np.random.Generator) -> Inputs:
+    lengths = np.linspace(0, shape.keys - 3, shape.batch).astype(int)  # one sentence is empty
+    return {"present": np.arange(shape.keys)[None, :] < lengths[:, None]}
+
+
+def padding(call: Call) -> Array:
+    """Every sentence on its own, its padding cut off."""
+    q, k, v = dense.tensors(call)
+    result = torch.zeros(*q.shape[:3], v.shape[-1], dtype=torch.float64)
+    for b, present in enumerate(dense.tensor(call, "present")):
+        if present.any():
+            weights = torch.softmax(q[b] @ k[b][:, present].transpose(-1, -2) * call.scale, dim=-1)
+            result[b] = weights @ v[b][:, present]
+    return result.numpy()
+
+
 def _pair_bias(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"bias": random.normal(size=(shape.heads, shape.queries, shape.keys))}
 
@@ -119,5 +135,6 @@ CASES = (
     ),
     Case("documents", documents, make_inputs=_documents),
     Case("blockrank", blockrank, make_inputs=_segments, shapes=SHAPES),
+    Case("padding", padding, make_inputs=_lengths, shapes=(SQUARE, TALL)),
     Case("pair_bias", pair_bias, make_inputs=_pair_bias),
 )
