@@ -162,7 +162,7 @@ def _every_block(sizes: Mapping[str, int], block_m: int, block_n: int) -> Counts
 def _visible_pairs(
     stage: Attend, base: Environment, blocks: Counts, block_m: int, block_n: int
 ) -> int:
-    """Pairs that the mask lets through: all in FULL blocks, and a sample's share in PARTIAL ones."""
+    """Pairs that the mask lets through: all of FULL blocks, a sample's share of PARTIAL ones."""
     if stage.mask == TRUE:
         return base.sizes["B"] * base.sizes["H"] * base.sizes["Lq"] * base.sizes["Lk"]
     partial = visible = 0.0
