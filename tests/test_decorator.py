@@ -431,7 +431,7 @@ def branches(flag: bool = False):
 
 
 def imports():
-    pass
+    import os  # noqa: F401
 
 
 def lambdas():

@@ -1,0 +1,103 @@
+"""A08x: what a target, or the compiler as it is, cannot do."""
+
+from __future__ import annotations
+
+from attndsl.codes.entry import CodeEntry
+
+CODES: dict[str, CodeEntry] = {
+    "A080": CodeEntry(
+        title="a construct that is not compiled yet",
+        explanation="""\
+`route`, `state`, `branch`, `output`, `grouped_softmax`, and masks that depend on `q` or `k`
+are part of the language and are checked, but no target compiles them yet. `attndsl check`
+accepts such a spec.""",
+        wrong='''
+module = attndsl.parse(
+    """
+    attention landmark(block: int = 4) {
+        mask = causal
+        normalize = grouped_softmax(
+            group = j // block, own = i // block, gate = j % block == block - 1)
+    }
+    """
+)
+module.landmark(q, k, v)
+''',
+        right="""
+module = attndsl.parse("attention full { mask = causal }")
+module.full(q, k, v)
+""",
+        language="python",
+    ),
+    "A081": CodeEntry(
+        title="unknown target",
+        explanation="""\
+A target is `cpu`; `cuda:` and a compute capability, as in `cuda:80`, `cuda:90`; or `hip:`
+and an architecture, as in `hip:gfx942`. A call runs where its tensors are: on a CPU, or on
+an NVIDIA or AMD GPU of this machine.""",
+        wrong="""
+module = attndsl.parse("attention full {}")
+module.full.source("gpu")
+""",
+        right="""
+module = attndsl.parse("attention full {}")
+module.full.source("cpu")
+""",
+        language="python",
+    ),
+    "A082": CodeEntry(
+        title="a gradient that is not compiled yet",
+        explanation="""\
+Kernels run forward. Tensors that require a gradient are refused, because a result without
+its gradient would train nothing and say nothing.""",
+        wrong="""
+module = attndsl.parse("attention full {}")
+module.full(q.requires_grad_(), k, v)
+""",
+        right="""
+module = attndsl.parse("attention full {}")
+with torch.no_grad():
+    module.full(q.requires_grad_(), k, v)
+""",
+        language="python",
+    ),
+    "A084": CodeEntry(
+        title="an integer that does not fit into 32 bits",
+        explanation="""\
+After the parameters were bound, an integer constant of the formula lies outside of 32 bits,
+in which kernels compute. Use a float, or smaller parameters.""",
+        wrong="""
+module = attndsl.parse(
+    "attention far(a: int = 100000) { mask = i - j < a * a }"
+)
+module.far(q, k, v)
+""",
+        right="""
+module = attndsl.parse(
+    "attention far(a: int = 10000) { mask = i - j < a * a }"
+)
+module.far(q, k, v)
+""",
+        language="python",
+    ),
+    "A085": CodeEntry(
+        title="a vector whose length is known only at the call",
+        explanation="""\
+A kernel is compiled for the sizes `D` and `Dv` and for the parameters' values, and serves
+all lengths and head counts. A vector inside a formula may have a length of those, and not
+of `Lk` or `H`.""",
+        wrong="""
+module = attndsl.parse(
+    "attention ramp { score = dot(q, k) * scale + sum(sin(arange(Lk))) }"
+)
+module.ramp(q, k, v)
+""",
+        right="""
+module = attndsl.parse(
+    "attention ramp { score = dot(q, k) * scale + sum(sin(arange(D))) }"
+)
+module.ramp(q, k, v)
+""",
+        language="python",
+    ),
+}
