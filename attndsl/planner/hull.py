@@ -106,7 +106,7 @@ class _Deriver:
             return None
         starts = list(self.row_lower)
         ends = list(self.row_upper)
-        rows = self._rows_that_are_not_empty()
+        rows = self._rows_that_are_not_empty(rising)
         if rows is None:
             return None
         for low, high in product([I_FIRST, *self.row_lower], self.row_upper):
@@ -165,9 +165,14 @@ class _Deriver:
             for low, high in product(self.lower, self.upper)
         )
 
-    def _rows_that_are_not_empty(self) -> tuple[list[Expression], list[Expression]] | None:
-        """First rows and ends of the rows for which `lower < upper`; None where such rows need not
-        follow one another. Differences that do not depend on the row become conditions."""
+    def _rows_that_are_not_empty(
+        self, rising: bool
+    ) -> tuple[list[Expression], list[Expression]] | None:
+        """First rows and ends of the rows for which `lower < upper`, as far as a bound of the
+        columns depends on them; None where such rows need not follow one another, or are not
+        found. Differences that do not depend on the row become conditions."""
+        starts_matter = any("i" in index_names(b) for b in (self.lower if rising else self.upper))
+        ends_matter = any("i" in index_names(b) for b in (self.upper if rising else self.lower))
         starts: list[Expression] = []
         ends: list[Expression] = []
         for low, high in product(self.lower, self.upper):
@@ -183,6 +188,9 @@ class _Deriver:
                 continue
             if moving is Direction.UNKNOWN:
                 return None
+            matters = starts_matter if moving is Direction.RISING else ends_matter
+            if not matters:
+                continue
             solved = solve_rows(width.times(-1))
             if solved is None:
                 return None

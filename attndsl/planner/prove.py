@@ -1,8 +1,9 @@
 """Proofs of integer inequalities: `nonnegative` and what follows from it; and monotonicity.
 
-A small, sound search. It knows that sizes are at least 0 and tile sizes at least 1, that
-`i_first <= i_last < i_first + BLOCK_M`, how floor division and remainder bound their operand, how
-to split `min` and `max` into cases, and the facts it is given. "Not proved" says nothing.
+A small, sound search. It knows that sizes are at least 1 (without queries or keys there is no tile
+to ask about), except `offset`, that `i_first <= i_last < i_first + BLOCK_M`, how floor division and
+remainder bound their operand, how to split `min` and `max` into cases, and the facts it is given.
+"Not proved" says nothing.
 """
 
 from __future__ import annotations
@@ -52,22 +53,9 @@ def nonnegative(form: Linear, facts: Sequence[Linear] = (), fuel: int = FUEL) ->
     if fuel == 0:
         return False
     fuel -= 1
-    for atom, coefficient in form.terms.items():
-        match atom:
-            case Call(function="min" | "max" as function, arguments=arguments):
-                rest = form.without(atom)
-                cases = (
-                    nonnegative(rest.plus(linear(argument), coefficient), facts, fuel)
-                    for argument in arguments
-                )
-                everywhere = (function == "min") == (coefficient > 0)
-                return all(cases) if everywhere else any(cases)
-            case Call(function="abs", arguments=(operand,)) if coefficient > 0:
-                rest, inner = form.without(atom), linear(operand)
-                return any(
-                    nonnegative(rest.plus(inner, sign * coefficient), facts, fuel)
-                    for sign in (1, -1)
-                ) or nonnegative(rest, facts, fuel)
+    split = _split(form, facts, fuel)
+    if split is not None:
+        return split
     if _by_quotients(form, facts, fuel):
         return True
     if _by_bounds(form):
@@ -82,6 +70,33 @@ def nonnegative(form: Linear, facts: Sequence[Linear] = (), fuel: int = FUEL) ->
             if nonnegative(form.plus(fact, -(present // coefficient)), facts, fuel):
                 return True
     return False
+
+
+def _split(form: Linear, facts: Sequence[Linear], fuel: int) -> bool | None:
+    """The proof by cases, if the sum has a `min`, `max` or absolute value; else None."""
+    choice: bool | None = None
+    extrema = [
+        (atom, coefficient, atom.function, atom.arguments)
+        for atom, coefficient in form.terms.items()
+        if isinstance(atom, Call) and atom.function in ("min", "max", "abs")
+    ]
+    # What must hold in every case comes first: the choice among cases may differ between them.
+    extrema.sort(key=lambda item: (item[2] == "min") != (item[1] > 0))
+    for atom, coefficient, function, arguments in extrema:
+        rest = form.without(atom)
+        if function == "abs":
+            inner = linear(arguments[0])
+            sums = [rest.plus(inner, sign * coefficient) for sign in (1, -1)]
+            # |x| is the greater of x and -x.
+            everywhere = coefficient < 0
+        else:
+            sums = [rest.plus(linear(argument), coefficient) for argument in arguments]
+            everywhere = (function == "min") == (coefficient > 0)
+        cases = (nonnegative(one, facts, fuel) for one in sums)
+        choice = all(cases) if everywhere else any(cases)
+        if choice or everywhere:
+            return choice
+    return choice
 
 
 def _known(form: Linear) -> list[Linear]:
@@ -111,9 +126,9 @@ def _range(atom: Expression) -> tuple[int | None, int | None]:
     match atom:
         case Size(name="offset"):
             return None, None
-        case Size(name="BLOCK_M" | "BLOCK_N"):
+        case Size():
             return 1, None
-        case Size() | Index(name="b" | "h" | "g" | "residue"):
+        case Index(name="b" | "h" | "g" | "residue"):
             return 0, None
         case Call(function="abs"):
             return 0, None

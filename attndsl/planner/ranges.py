@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from attndsl.expression import FALSE, TRUE, Expression
+from attndsl.expression import FALSE, TRUE, Binary, Expression, Literal, transform
 from attndsl.planner import algebra
 from attndsl.planner.block_map import BlockInterval, Kind, Ranges
 from attndsl.planner.hull import KEY_BLOCK, KEYS, ZERO, Hull, hull
-from attndsl.planner.prove import BLOCK_N, at_most
+from attndsl.planner.linear import linear
+from attndsl.planner.prove import BLOCK_N, I_LAST, at_most
 from attndsl.planner.simplify import simplify
 from attndsl.planner.solve import terms
 
@@ -27,6 +28,9 @@ BLOCKS = algebra.ceil_divide(KEYS, BLOCK_N)
 """The number of key blocks, the last of which may stick out over the last key."""
 
 WHOLE_BLOCKS = algebra.floor_divide(KEYS, BLOCK_N)
+
+SMALLEST_TILE = 16
+"""The fewest keys in a tile of any kernel."""
 
 
 def derive_ranges(mask: Expression, *, axes: tuple[str, ...] = ()) -> Ranges | None:
@@ -152,8 +156,23 @@ def _full(hidden: list[Span]) -> list[Span]:
     kept = []
     for piece in pieces:
         piece = Span(piece.first, _greatest(piece.first, piece.last), guard)
-        kept.append(piece)
-    return [piece for piece in kept if not piece.is_empty]
+        if not piece.is_empty and not _is_short(piece):
+            kept.append(piece)
+    return kept
+
+
+def _is_short(piece: Span) -> bool:
+    """Whether it is empty for any tile of a real kernel, which has at least 16 keys: what is not
+    FULL stays PARTIAL, so that a loop less costs nothing."""
+
+    def shrink(node: Expression) -> Expression:
+        match node:
+            case Binary(operator="//", left=Literal(value=int(value)), right=right):
+                return ZERO if right == BLOCK_N and 0 <= value < SMALLEST_TILE else node
+        return node
+
+    first, last = (simplify(transform(end, shrink)) for end in (piece.first, piece.last))
+    return at_most(last, first)
 
 
 def _in_order(spans: list[Span]) -> list[Span] | None:
@@ -191,6 +210,10 @@ def _merged(spans: list[Span]) -> list[Span] | None:
     return [span for span in merged if not span.is_empty]
 
 
+# Holds unless queries lie past the last key. Used only where its failure adds PARTIAL blocks.
+_QUERIES_WITHIN_KEYS = (linear(KEYS).minus(linear(I_LAST)).shifted(-1),)
+
+
 def _partial(visible: list[Span], full: list[Span]) -> list[Span]:
     """What is visible and not FULL, as disjoint spans."""
     guarded = [span for span in visible if span.guard != TRUE]
@@ -203,10 +226,12 @@ def _partial(visible: list[Span], full: list[Span]) -> list[Span]:
         guarded.append(Span(first, last, inside))
         merged = []
     result: list[Span] = []
+    alone = len(merged) == 1 and not guarded
     gap_start: Expression | None = None
     for piece in [*full, None]:
         gap_end = piece.first if piece is not None else None
-        result += [span.within(gap_start, gap_end) for span in merged]
+        found = [_cut(span, gap_start, gap_end, alone=alone) for span in merged]
+        result += _chained([span for span in found if not span.is_empty])
         gap_start = piece.last if piece is not None else None
     for piece in full:
         if piece.guard != TRUE:
@@ -221,6 +246,39 @@ def _partial(visible: list[Span], full: list[Span]) -> list[Span]:
         ]
         result.append(Span(span.first, span.last, algebra.conjunction(span.guard, *apart)))
     return [span for span in result if not span.is_empty]
+
+
+def _cut(span: Span, first: Expression | None, last: Expression | None, *, alone: bool) -> Span:
+    """The part of a visible span between two FULL pieces. Of one that is `alone`, so that no other
+    can overlap it, ends that lie outside are dropped if queries lie within the keys."""
+    cut = span.within(first, last)
+    if not alone:
+        return cut
+    start, end = cut.first, cut.last
+    if first is not None and at_most(span.first, first, _QUERIES_WITHIN_KEYS):
+        start = first
+    reached = algebra.maximum(start, span.last)
+    if last is not None and at_most(last, reached, _QUERIES_WITHIN_KEYS):
+        end = last
+    return Span(start, end)
+
+
+def _chained(spans: list[Span]) -> list[Span]:
+    """Ascending spans, where one that starts right behind its predecessor is joined to it."""
+    result: list[Span] = []
+    for span in spans:
+        if result:
+            before = result[-1]
+            ends = algebra.flat_arguments("max", [before.last])
+            starts = algebra.flat_arguments("max", [span.first])
+            own = [start for start in starts if start not in ends]
+            # Where it starts no later than its predecessor but for the blocks of that one, the
+            # two are one interval, even if the predecessor is empty.
+            if all(at_most(start, before.first, _QUERIES_WITHIN_KEYS) for start in own):
+                result[-1] = Span(before.first, _greatest(before.last, span.last))
+                continue
+        result.append(span)
+    return result
 
 
 def _beside(guarded: list[Span], merged: list[Span]) -> list[Span]:
