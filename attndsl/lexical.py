@@ -14,6 +14,7 @@ from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.source import Source, Span
 
 MAXIMUM_LENGTH = 256 * 1024
+MAXIMUM_NAME = 100
 MAXIMUM_BRACKETS = 200
 MAXIMUM_ERRORS = 20
 
@@ -132,11 +133,12 @@ def item_starts(source: Source) -> list[int]:
     return starts
 
 
-def check_text(source: Source) -> None:
+def check_text(source: Source) -> Diagnostic | None:
     """Raise `AttnError` for a text that cannot be parsed whatever the grammar says.
 
-    A002 unknown characters and operators, A003 brackets that do not pair, A005 a text that is too
-    long or nests too deep, A006 malformed numbers.
+    A002 unknown characters and operators, A005 a text that is too long or nests too deep, A006
+    malformed numbers. Returns the fault of brackets that do not pair (A003, A004), which the parser
+    may be able to explain better.
     """
     if len(source.text) > MAXIMUM_LENGTH:
         message = f"the text has {len(source.text)} characters, more than {MAXIMUM_LENGTH}"
@@ -145,6 +147,7 @@ def check_text(source: Source) -> None:
         )
     found: list[Diagnostic] = []
     opened: list[Lexeme] = []
+    unpaired: Diagnostic | None = None
     for piece in lexemes(source):
         span = Span(source, piece.start, piece.end)
         match piece.kind:
@@ -154,9 +157,11 @@ def check_text(source: Source) -> None:
                     message = f"brackets nest more than {MAXIMUM_BRACKETS} levels deep"
                     raise AttnError(Diagnostic("A005", message, span, help="split the expression"))
             case "close":
-                fault = _close(source, opened, piece)
-                if fault is not None:
-                    raise AttnError([*found, fault])
+                unpaired = unpaired or _close(source, opened, piece)
+            case "name" if len(piece.text) > MAXIMUM_NAME:
+                message = f"this name has {len(piece.text)} characters, more than {MAXIMUM_NAME}"
+                short = Span(source, piece.start, piece.start + MAXIMUM_NAME)
+                found.append(Diagnostic("A005", message, short, help="choose a shorter one"))
             case "malformed":
                 found.append(_malformed(piece, span))
             case "foreign":
@@ -165,15 +170,17 @@ def check_text(source: Source) -> None:
                 found.append(_unknown(source, piece, span))
         if len(found) >= MAXIMUM_ERRORS:
             break
-    if opened and not found:
-        found.append(_unclosed(source, opened[-1]))
     if found:
         raise AttnError(found)
+    if opened and unpaired is None:
+        unpaired = _unclosed(source, opened[-1])
+    return unpaired
 
 
 def _close(source: Source, opened: list[Lexeme], piece: Lexeme) -> Diagnostic | None:
     span = Span(source, piece.start, piece.end)
-    if not opened:
+    # No expression holds a brace, so a `)` that meets one is one too many.
+    if not opened or (opened[-1].text == "{" and piece.text != "}"):
         return Diagnostic(
             "A003",
             f"`{piece.text}` closes nothing",

@@ -27,11 +27,17 @@ def parse(source: Source) -> Module:
 
     Raises `AttnError` (A00x) with the first fault of each top-level item that does not parse.
     """
-    lexical.check_text(source)
+    unpaired = lexical.check_text(source)
     try:
         return _parse_item(source, 0, len(source.text))
     except AttnError as fault:
         first = fault
+    if unpaired is not None:
+        # Where the parser stumbles before the bracket, the bracket is a consequence.
+        (stumble,) = first.diagnostics
+        assert stumble.span is not None
+        assert unpaired.span is not None
+        raise first if stumble.span.start < unpaired.span.start else AttnError(unpaired)
     # Something is wrong: look into each item on its own, so that the faults of all are reported.
     starts = lexical.item_starts(source)
     found: list[Diagnostic] = []

@@ -13,6 +13,7 @@ from attndsl.source import Source, Span
 if TYPE_CHECKING:
     from lark.exceptions import UnexpectedToken
 
+# Where one of these may follow, an expression has just ended.
 OPERATORS = frozenset({"PLUS", "STAR", "COMPARISON", "AND"})
 _SPELLING = {
     "EQUAL": "`=`",
@@ -25,12 +26,11 @@ _SPELLING = {
     "COLON": "`:`",
     "COMMA": "`,`",
     "NAME": "a name",
-    "STRING": 'a `"file.attn"`',
-    "ELSE": "`else`",
-    "BLOCKS": "`blocks`",
-    "OF": "`of`",
-    "IMPORT": "`import`",
+    "STRING": 'a file in quotes, as in `"patterns.attn"`',
+    "$END": "the end of the text",
 }
+# How definitions begin in other languages.
+_FOREIGN_ITEMS = {"fn", "func", "function", "lambda", "define", "kernel", "class", "struct"}
 
 
 def unexpected_character(source: Source, offset: int) -> Diagnostic:
@@ -41,58 +41,52 @@ def unexpected_character(source: Source, offset: int) -> Diagnostic:
 
 def unexpected_token(source: Source, start: int, end: int, fault: UnexpectedToken) -> Diagnostic:
     """The diagnostic for a token that the grammar does not allow where it stands."""
-    expected = frozenset(fault.expected)
+    # What the parser can go on with; its states alone would name more than is true.
+    expected = frozenset(fault.accepts)
     wanted = _expected(expected)
-    token = fault.token
-    if token.type == "$END":
+    token = str(fault.token)
+    if fault.token.type == "$END":
         return Diagnostic(
             "A004",
             "the text ends too early",
             lexical.end_of_text(source, end),
             label=f"expected {wanted}",
+            help=_help("", expected, list(lexical.lexemes(source, start, end))[-2:]),
         )
-    at = start + (token.start_pos or 0)
+    at = start + (fault.token.start_pos or 0)
     span = Span(source, at, at + len(token))
-    before = list(lexical.lexemes(source, start, at))[-3:]
-    previous = before[-1] if before else None
-    message = f"unexpected `{token}`"
-    help = _help(str(token), expected, before)
-    if token in KEYWORDS and "NAME" in expected and "EQUAL" not in expected:
-        if previous is not None and previous.text in KEYWORDS | {"(", ","}:
-            return Diagnostic(
-                "A001",
-                f"`{token}` is a keyword",
-                span,
-                label="expected a name",
-                help="choose another name",
-            )
-        message = f"expected {wanted}, found the keyword `{token}`"
-    if help is None and previous is not None and previous.kind == "name":
-        misspelt = _misspelt_keyword(previous.text, expected)
-        if misspelt is not None:
-            span = Span(source, previous.start, previous.end)
-            return Diagnostic(
-                "A001",
-                f"`{previous.text}` does not begin a statement",
-                span,
-                help=f"did you mean `{misspelt}`?",
-            )
-    return Diagnostic("A001", message, span, label=f"expected {wanted}", help=help)
+    before = list(lexical.lexemes(source, start, at))[-2:]
+    if token == "=" and before and before[-1].text == "=" and before[-1].end == at:
+        # Where only `=` can stand, `==` is read as two of them.
+        both = Span(source, at - 1, at + 1)
+        return Diagnostic("A001", "unexpected `==`", both, "expected `=`", "write `=` to define")
+    earlier = _without_operator(source, expected, before)
+    earlier = earlier or _misspelt(source, token, span, expected, before)
+    if earlier is not None:
+        return earlier
+    if token in KEYWORDS and "NAME" in expected and not expected & {"INTEGER", "LET"}:
+        message = f"the keyword `{token}` cannot be a name"
+        return Diagnostic("A001", message, span, f"expected {wanted}", "choose another name")
+    kind = "keyword " if token in KEYWORDS else ""
+    message = f"unexpected {kind}`{token}`"
+    return Diagnostic("A001", message, span, f"expected {wanted}", _help(token, expected, before))
 
 
 def _expected(expected: frozenset[str]) -> str:
     """What may stand here, in as few words as are true."""
     if "INTEGER" in expected:
-        return "an expression" if "RPAR" not in expected else "an expression or `)`"
-    if {"LET", "INPUT"} <= expected and not expected & OPERATORS:
-        return "a statement or `}`"
-    if "ATTENTION" in expected and not expected & OPERATORS:
-        return "`attention`, `def` or an import"
+        return "an expression or `)`" if "RPAR" in expected else "an expression"
     if expected & OPERATORS:
-        closing = [
-            _SPELLING[kind] for kind in ("RPAR", "RSQB", "COMMA", "ELSE") if kind in expected
-        ]
+        closing = [_SPELLING[kind] for kind in ("RPAR", "RSQB", "COMMA") if kind in expected]
+        if "LET" in expected:
+            return "an operator, or the next statement"
         return _join(["an operator", *closing])
+    if "LET" in expected:
+        # After a type or an axis, it may also go on.
+        more = [_SPELLING[kind] for kind in ("LSQB", "COMMA") if kind in expected]
+        return _join([*more, "a statement", "`}`"])
+    if "ATTENTION" in expected:
+        return "`attention`, `def` or an import"
     return _join([_SPELLING.get(kind, f"`{kind.lower()}`") for kind in sorted(expected)])
 
 
@@ -101,36 +95,93 @@ def _join(words: list[str]) -> str:
 
 
 def _help(token: str, expected: frozenset[str], before: list[Lexeme]) -> str | None:
+    """The fix for a slip that is easy to recognise."""
     previous = before[-1].text if before else ""
+    ended = bool(expected & OPERATORS)
     match token:
-        case "=" if "COMPARISON" in expected:
+        case "=" if ended:
             return "write `==` to compare"
-        case "==" if "EQUAL" in expected:
-            return "write `=` to define"
-        case ":" if "EQUAL" in expected and previous not in KEYWORDS:
-            return f"write `input {previous}: …` to declare an input"
-        case ":" if "LBRACE" in expected:
-            return "the body stands in `{` and `}`"
+        case ":" if expected == {"EQUAL"} and before and before[-1].kind == "name":
+            return f"declare an input with `input {previous}: …`, or define with `{previous} = …`"
+        case ":" | "{" if "EQUAL" in expected:
+            return "write a definition as `def name(x) = …`"
+        case "attention" | "def" if "LET" in expected:
+            return "close the `attention` before it with `}`"
+        case "," if "LET" in expected:
+            return "delete the comma: a statement ends where the next begins"
+        case "=" | "+" | "*" | "/" | "<" | ">" | "<=" | ">=" | "==" | "!=" if previous:
+            if "INTEGER" in expected:
+                return f"write a value between `{previous}` and `{token}`"
         case "}" | ")" | "]" if "INTEGER" in expected and previous:
             return f"write a value after `{previous}`"
-        case "else" | "if":
+        case "if" | "else":
             return "write `a if condition else b`"
-        case "return":
-            return "write `score = …`, `mask = …` or `normalize = …`"
-    if "LBRACE" in expected and "LPAR" in expected:
-        return "the body stands in `{` and `}`"
+        case "float" | "int" | "bool" if "COLON" in expected:
+            return f"write `{previous}: {token}`"
+        case "}" | "input" | "let" if expected == {"COLON"}:
+            return f"write its type, as in `{previous}: float[H]`"
+    if ended and previous and (token[:1].isalnum() or token[:1] == "_"):
+        return f"write an operator between `{previous}` and `{token}`"
+    if expected == {"STRING"} and token.isidentifier():
+        return f'write `"{token}.attn"`'
+    if "LBRACE" in expected and "EQUAL" not in expected:
+        return "write the body in `{` and `}`"
+    if "EQUAL" in expected and "LPAR" in expected:
+        return "write a definition as `def name(x) = …`"
+    if "EQUAL" in expected and before and before[-1].kind == "name":
+        return "write `score = …`" if previous == "return" else f"write `{previous} = …`"
     if expected == {"EQUAL"}:
-        return f"write `{previous} = …`"
-    if token == "+" and "MINUS" in expected:
-        return "leave out the `+`"
+        return "write `=` before the formula"
     return None
 
 
-def _misspelt_keyword(word: str, expected: frozenset[str]) -> str | None:
-    candidates = STATEMENT_KEYWORDS | ITEM_KEYWORDS
-    if word in candidates:
+def _without_operator(
+    source: Source, expected: frozenset[str], before: list[Lexeme]
+) -> Diagnostic | None:
+    """`mask = i j`: the parser takes `j` for a target, and stumbles behind it."""
+    if expected != {"EQUAL"} or len(before) < 2:
         return None
-    if "EQUAL" not in expected and "ATTENTION" not in expected:
+    left, right = before
+    ends = left.kind in ("number", "close") or (left.kind == "name" and left.text not in KEYWORDS)
+    same_line = source.position(left.start)[0] == source.position(right.start)[0]
+    if right.kind != "name" or not ends or not same_line or left.text == "}":
         return None
-    close = get_close_matches(word, sorted(candidates), n=1)
-    return close[0] if close else None
+    help = f"write an operator between `{left.text}` and `{right.text}`"
+    if right.text == "in":
+        help = "compare with `<=` and `<`, as in `0 <= x < 3`"
+    elif right.text == "is":
+        help = "write `==` to compare"
+    elif right.text in ("then", "where"):
+        help = "write `a if condition else b`"
+    span = Span(source, right.start, right.end)
+    return Diagnostic("A001", f"unexpected `{right.text}`", span, "expected an operator", help)
+
+
+def _misspelt(
+    source: Source, token: str, span: Span, expected: frozenset[str], before: list[Lexeme]
+) -> Diagnostic | None:
+    """A keyword that is spelt wrongly, before a name or where an item should begin."""
+    previous = before[-1] if before else None
+    if "ATTENTION" in expected and token not in ITEM_KEYWORDS and not expected & OPERATORS:
+        word, at, known = token, span, ITEM_KEYWORDS
+    elif "EQUAL" in expected and previous is not None and previous.kind == "name":
+        # `inptu doc: …`: the parser takes the first word for the target of an assignment.
+        if not (token[:1].isalpha() or token[:1] == "_"):
+            return None
+        word, known = previous.text, STATEMENT_KEYWORDS
+        at = Span(source, previous.start, previous.end)
+        if len(before) > 1 and before[-2].text in KEYWORDS - {"True", "False"}:
+            return None
+    else:
+        return None
+    close = get_close_matches(word, sorted(known), n=1)
+    help = f"did you mean `{close[0]}`?" if close else None
+    if word in STATEMENT_KEYWORDS or word in ("score", "mask", "normalize"):
+        help = "statements stand in the braces of an `attention`"
+    elif word in _FOREIGN_ITEMS:
+        help = "write `attention name { … }` or `def name(x) = …`"
+    if help is None and known is STATEMENT_KEYWORDS:
+        return None
+    kind = "an item" if known is ITEM_KEYWORDS else "a statement"
+    shown = "`attention`, `def` or an import" if known is ITEM_KEYWORDS else "a keyword, or `=`"
+    return Diagnostic("A001", f"`{word}` does not begin {kind}", at, f"expected {shown}", help)

@@ -87,6 +87,9 @@ class _Builder:
         made = self._make(rule, children, at)
         if isinstance(made, EXPRESSIONS):
             depth = 1 + max((self.depths.get(id(child), 0) for child in children), default=0)
+            if isinstance(made, syntax.Compare):
+                # A chain becomes nested `and`s.
+                depth += len(made.operators) - 1
             if depth > MAXIMUM_DEPTH:
                 raise error(
                     "A005",
@@ -103,7 +106,7 @@ class _Builder:
     def _make(self, rule: str, children: list[object], at: Span) -> object:
         match rule:
             case "name":
-                return syntax.Name(tuple(t.text for t in _tokens(children, "NAME")), at)
+                return self._name(tuple(token.text for token in _tokens(children, "NAME")), at)
             case "simple_name":
                 return syntax.Name((_tokens(children)[0].text,), at)
             case "integer":
@@ -166,6 +169,16 @@ class _Builder:
             ):
                 return _Bracketed(rule, tuple(children), at)
         return self._make_statement(rule, children, at)
+
+    def _name(self, parts: tuple[str, ...], at: Span) -> syntax.Name:
+        if len(parts) > 2:
+            raise error(
+                "A001",
+                "a name has at most one dot",
+                at,
+                help="coordinates are written `i.y`, and the length of an axis `y.size`",
+            )
+        return syntax.Name(parts, at)
 
     def _make_statement(self, rule: str, children: list[object], at: Span) -> object:
         match rule:

@@ -71,7 +71,8 @@ class _Checker(Declarations):
                 environment = self.environment(self.pair("a normaliser"))
                 normalizer = normalizers.check(assigned["normalize"].value, environment)
         postponed = self.later(assigned)
-        self.unused_lets()
+        if not self.diagnostics:
+            self.unused_lets()
         if any(d.severity is Severity.ERROR for d in self.diagnostics):
             return None
         name = tree.name.parts[0]

@@ -64,21 +64,32 @@ class Declarations:
         self.lets: dict[str, syntax.Let] = {}
         self.axes: tuple[str, ...] = ()
         self.used: set[str] = set()
+        self.failed: set[str] = set()
         self.budget = Budget()
         self.operands = raw_operands()
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
+    def recording(self, declared: syntax.Name | None = None) -> Iterator[None]:
+        """Note the faults of a part and go on with the next; a failed name is known as such."""
         try:
             yield
         except AttnError as fault:
+            if declared is not None and declared.parts[0] not in self.bindings:
+                self.failed.add(declared.parts[0])
             for diagnostic in fault.diagnostics:
                 if diagnostic not in self.diagnostics:
                     self.diagnostics.append(diagnostic)
 
     def environment(self, context: Context) -> Environment:
         return Environment(
-            context, self.module, self.bindings, self.lets, self.axes, self.budget, self.used
+            context,
+            self.module,
+            self.bindings,
+            self.lets,
+            self.axes,
+            self.budget,
+            self.used,
+            frozenset(self.failed),
         )
 
     def fault(
@@ -132,7 +143,7 @@ class Declarations:
         found: list[ParameterDeclaration] = []
         constant = self.environment(Context("a default", frozenset(), {}))
         for parameter in self.tree.parameters:
-            with self.recording():
+            with self.recording(parameter.name):
                 word = self.declare(parameter.name, "a parameter")
                 type_ = default = None
                 if parameter.type is not None:
@@ -249,7 +260,7 @@ class Declarations:
         found: list[InputDeclaration] = []
         context = Context("a dimension", frozenset(), {})
         for statement in self.statements(syntax.Input):
-            with self.recording():
+            with self.recording(statement.name):
                 word = self.declare(statement.name, "an input")
                 environment = self.environment(context)
                 element = calls.scalar_type(statement.type, environment)
@@ -282,7 +293,7 @@ class Declarations:
 
     def declare_lets(self) -> None:
         for statement in self.statements(syntax.Let):
-            with self.recording():
+            with self.recording(statement.name):
                 self.declare(statement.name, "a value")
                 if not _is_scan(statement.value):
                     self.lets[statement.name.parts[0]] = statement
@@ -294,7 +305,7 @@ class Declarations:
         for statement in self.statements(syntax.Let):
             if not _is_scan(statement.value) or statement.name.parts[0] in self.bindings:
                 continue
-            with self.recording():
+            with self.recording(statement.name):
                 scan = self.scan(statement, inputs)
                 found.append(scan)
                 element = scan.element.type

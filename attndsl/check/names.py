@@ -77,6 +77,8 @@ def _let(let: syntax.Let, environment: Environment, span: Span) -> Expression:
 
 
 def _unknown_name(word: str, environment: Environment, span: Span) -> AttnError:
+    if word in environment.failed:
+        return AttnError([])
     if word in INDICES or word in OPERANDS:
         here = sorted(environment.context.indices | set(environment.context.operands))
         shown = ", ".join(f"`{name}`" for name in here)
@@ -85,6 +87,7 @@ def _unknown_name(word: str, environment: Environment, span: Span) -> AttnError:
             f"`{word}` has no meaning in {environment.context.place}",
             span,
             label=f"here there is {shown}" if here else "nothing varies here",
+            help=_elsewhere(word, environment),
         )
     defined = environment.module.definitions.get(word)
     if defined is not None:
@@ -102,6 +105,25 @@ def _unknown_name(word: str, environment: Environment, span: Span) -> AttnError:
         label="not a parameter, input or index",
         help=help,
     )
+
+
+def _elsewhere(word: str, environment: Environment) -> str | None:
+    """What to use instead of an index or operand that has no meaning here."""
+    indices = environment.context.indices
+    match word:
+        case "n":
+            return "`n` is a candidate block, in a `route`"
+        case "t":
+            return "`t` is a step, in a `state` or a `cumsum`"
+        case "h" if "g" in indices:
+            return "the heads of keys and values are `g`"
+        case ("i" | "row") if "j" in indices:
+            return "the position of a key is `j`"
+        case "j" if "i" in indices:
+            return "the position of a query is `i`"
+        case "q" | "k" | "v" if "j" in indices and not environment.context.operands:
+            return "this depends on positions, heads and inputs alone"
+    return None
 
 
 _SPELLINGS = {

@@ -52,9 +52,15 @@ def example(array: Array, environment: Environment) -> str:
     """How the array could be indexed here: `slope[h]`."""
     parts = []
     for dimension in array.dimensions:
+        by = ""
+        if isinstance(dimension, Binary) and dimension.operator == "//":
+            by = f" // {dimension_text(dimension.right)}"
+            dimension = dimension.left
         roles = ROLES.get(dimension.name, ()) if isinstance(dimension, Size) else ()
+        if by and roles == ("row",):
+            roles = ("i",)
         usable = [role for role in roles if role in environment.context.indices]
-        parts.append(usable[0] if usable else "…")
+        parts.append(f"{usable[0]}{by}" if usable else "…")
     return f"{array.name}[{', '.join(parts)}]"
 
 

@@ -98,8 +98,10 @@ class Environment:
     lets: Mapping[str, syntax.Let]
     axes: tuple[str, ...]
     budget: Budget
-    # Names that bindings and lets were used by, for warnings.
+    # The names that were used, for warnings.
     used: set[str]
+    # Names whose declaration is at fault, which is reported once, there.
+    failed: frozenset[str] = frozenset()
     # The definitions and lets that are being expanded, outermost first.
     expanding: tuple[str, ...] = ()
     # Where to point instead of the expression's own span, inside a standard pattern.

@@ -48,25 +48,26 @@ def differ(left: Expression, right: Expression) -> bool:
 
 
 def add(left: Expression, right: Expression) -> Expression:
-    """`left + right`, folded where both are numbers or one is 0."""
-    match left, right:
-        case Literal(value=int(a)), Literal(value=int(b)):
-            return Literal(a + b)
-        case Literal(value=0), _:
-            return right
-        case _, Literal(value=0):
-            return left
-    return Binary("+", left, right, INT)
+    """`left + right`, as one number or one term where it is one: `4 + (D - 4)` is `D`."""
+    short = _one_term(_added(polynomial(left), polynomial(right)))
+    return Binary("+", left, right, INT) if short is None else short
 
 
 def subtract(left: Expression, right: Expression) -> Expression:
-    """`left - right`, folded where the result is a number or `right` is 0."""
-    by = difference(left, right)
-    if by is not None:
-        return Literal(by)
-    if right == Literal(0):
-        return left
-    return Binary("-", left, right, INT)
+    """`left - right`, as one number or one term where it is one."""
+    short = _one_term(_added(polynomial(left), _scaled(polynomial(right), -1)))
+    return Binary("-", left, right, INT) if short is None else short
+
+
+def _one_term(terms: dict[Monomial, int]) -> Expression | None:
+    match list(terms.items()):
+        case []:
+            return Literal(0)
+        case [((), constant)]:
+            return Literal(constant)
+        case [((factor,), 1)]:
+            return factor
+    return None
 
 
 def _added(left: dict[Monomial, int], right: dict[Monomial, int]) -> dict[Monomial, int]:
