@@ -1,0 +1,7 @@
+"""`python -m attndsl` is the command `attndsl`."""
+
+import sys
+
+from attndsl.cli import main
+
+sys.exit(main())
