@@ -39,7 +39,7 @@ from attndsl.planner.prove import (
     at_most,
     below,
     direction,
-    nonnegative,
+    proved,
     steepest,
 )
 from attndsl.planner.remainder import Remainder, remainder
@@ -177,7 +177,7 @@ class _Deriver:
         ends: list[Expression] = []
         for low, high in product(self.lower, self.upper):
             width = linear(high).minus(linear(low)).shifted(-1)
-            if (low, high) == (ZERO, KEYS) or nonnegative(width, self.facts):
+            if (low, high) == (ZERO, KEYS) or proved(width, self.facts):
                 continue
             moving = direction(expression_of(width))
             if moving is Direction.CONSTANT:

@@ -13,6 +13,7 @@ from enum import Enum
 
 from attndsl.expression import Binary, Call, Expression, Index, Literal, Size, index_names
 from attndsl.planner.linear import Linear, linear
+from attndsl.planner.refute import refuted
 
 I_FIRST, I_LAST = Index("i_first"), Index("i_last")
 BLOCK_M, BLOCK_N = Size("BLOCK_M"), Size("BLOCK_N")
@@ -38,12 +39,17 @@ class Direction(Enum):
 
 def at_most(left: Expression, right: Expression, facts: Sequence[Linear] = ()) -> bool:
     """Whether `left <= right` is proved; `facts` are sums known to be at least 0."""
-    return nonnegative(linear(right).minus(linear(left)), facts)
+    return proved(linear(right).minus(linear(left)), facts)
 
 
 def below(left: Expression, right: Expression, facts: Sequence[Linear] = ()) -> bool:
     """Whether `left < right` is proved."""
-    return nonnegative(linear(right).minus(linear(left)).shifted(-1), facts)
+    return proved(linear(right).minus(linear(left)).shifted(-1), facts)
+
+
+def proved(form: Linear, facts: Sequence[Linear] = ()) -> bool:
+    """Whether the sum is proved to be at least 0, with a look for counterexamples first."""
+    return not refuted(form, facts) and nonnegative(form, facts)
 
 
 def nonnegative(form: Linear, facts: Sequence[Linear] = (), fuel: int = FUEL) -> bool:
