@@ -1,0 +1,95 @@
+"""How the built-in functions are spelled in Triton, and the helpers that some of them need.
+
+Helpers are written into the emitted file, only where they are used. They call nothing outside
+`triton.language`, so that the same file runs on NVIDIA, on AMD and under the interpreter.
+"""
+
+from __future__ import annotations
+
+import math
+
+LOG2_E = math.log2(math.e)
+LN_2 = math.log(2.0)
+
+# Functions that Triton has under another name, of floats.
+DIRECT: dict[str, str] = {
+    "exp2": "tl.exp2",
+    "log": "tl.log",
+    "log2": "tl.log2",
+    "sqrt": "tl.sqrt",
+    "rsqrt": "tl.rsqrt",
+    "erf": "tl.erf",
+    "abs": "tl.abs",
+}
+
+HELPERS: dict[str, str] = {
+    "floor_divide": '''
+@triton.jit
+def floor_divide(a, b):
+    """a // b, rounded towards minus infinity; Triton's own division truncates."""
+    quotient = tl.cast(a, tl.int32) // b
+    remainder = a - quotient * b
+    return tl.where((remainder != 0) & ((remainder < 0) != (b < 0)), quotient - 1, quotient)
+''',
+    "floor_modulo": '''
+@triton.jit
+def floor_modulo(a, b):
+    """a % b with the sign of b; Triton's own remainder has the sign of a."""
+    remainder = tl.cast(a, tl.int32) % b
+    return tl.where((remainder != 0) & ((remainder < 0) != (b < 0)), remainder + b, remainder)
+''',
+    "reciprocal": '''
+@triton.jit
+def reciprocal(x):
+    """1 / x for x >= 1, in two instructions where a division takes ten."""
+    root = tl.rsqrt(x)
+    return root * root
+''',
+    "softplus": f'''
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)), without overflow."""
+    tail = tl.log2(1.0 + tl.exp2(tl.abs(x) * {-LOG2_E!r}))
+    return tl.maximum(x, 0.0) + tail * {LN_2!r}
+''',
+    "integer_power": '''
+@triton.jit
+def integer_power(base, exponent):
+    """base ** exponent for integers, exponent from 0 to 31, by repeated squaring."""
+    result = tl.cast(base, tl.int32) * 0 + 1
+    square = tl.cast(base, tl.int32)
+    for bit in tl.static_range(5):
+        result = tl.where((exponent >> bit) & 1 == 1, result * square, result)
+        square = square * square
+    return result
+''',
+    "power": '''
+@triton.jit
+def power(base, exponent):
+    """base ** exponent for floats: a negative base takes whole exponents only, else NaN."""
+    size = tl.exp2(exponent * tl.log2(tl.abs(base)))
+    whole = tl.floor(exponent) == exponent
+    odd = tl.floor(exponent * 0.5) * 2.0 != exponent
+    signed = tl.where(whole, tl.where(odd, -size, size), float("nan"))
+    return tl.where(exponent == 0.0, 1.0, tl.where(base < 0.0, signed, size))
+''',
+    # Range reduction by a split pi/2 (W. J. Cody and W. Waite) and the polynomials of the Cephes
+    # library (S. L. Moshier); Triton's own sine keeps a table on the stack for huge arguments.
+    "sine": '''
+@triton.jit
+def sine(x, quarter_turns):
+    """sin(x + quarter_turns * pi/2) for x in radians."""
+    turns = tl.floor(x * 0.6366197723675814 + 0.5)
+    angle = x - turns * 1.5703125
+    angle = angle - turns * 4.837512969970703e-4
+    angle = angle - turns * 7.549789954891882e-8
+    square = angle * angle
+    odd = -1.9515295891e-4 * square + 8.3321608736e-3
+    odd = ((odd * square - 1.6666654611e-1) * square) * angle + angle
+    even = 2.443315711809948e-5 * square - 1.388731625493765e-3
+    even = ((even * square + 4.166664568298827e-2) * square - 0.5) * square + 1.0
+    quadrant = turns.to(tl.int32) + quarter_turns
+    value = tl.where((quadrant & 1) == 0, odd, even)
+    return tl.where((quadrant & 2) == 0, value, -value)
+''',
+}

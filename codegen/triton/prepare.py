@@ -1,0 +1,112 @@
+"""Kernels of the stages before the tiles: vectors prepared per token, and running sums."""
+
+from __future__ import annotations
+
+from attndsl.codegen.triton.attend import define_group
+from attndsl.codegen.triton.constants import integer
+from attndsl.codegen.triton.coordinates import without_coordinates
+from attndsl.codegen.triton.kernel import Kernel, pointer_to
+from attndsl.codegen.triton.reductions import lane_index, padded
+from attndsl.codegen.triton.scalarize import element
+from attndsl.codegen.triton.tokens import CALLER, tokens
+from attndsl.codegen.triton.values import Binding, Value, infix, spread
+from attndsl.expression import INT, Expression, Index, Operand, Vector, walk
+from attndsl.planner.plan import Prepare, Scan
+
+# Tokens of one program of a preparation, and of one step of a running sum.
+PREPARE_TOKENS = 16
+SCAN_TOKENS = 1024
+
+
+def write_prepare(kernel: Kernel, stage: Prepare, axes: tuple[str, ...]) -> None:
+    """`buffer[b, head, token, :] = element` for the tokens of one program."""
+    dimensions = stage.buffer.dimensions
+    length, heads = (kernel.value(dimensions[axis]).atom for axis in (2, 1))
+    blocks = kernel.assign("token_blocks", Value(f"tl.cdiv({length}, PREPARE_TOKENS)")).text
+    program = kernel.assign("program", Value("tl.program_id(0)")).text
+    start = kernel.assign("token_start", Value(f"{program} % {blocks} * PREPARE_TOKENS")).text
+    head = kernel.assign(stage.head_index, Value(f"{program} // {blocks} % {heads}"))
+    kernel.define(Index("b"), kernel.assign("b", Value(f"{program} // ({blocks} * {heads})")))
+    kernel.define(Index(stage.head_index), head)
+    if stage.head_index == "h":
+        define_group(kernel)
+    kernel.line("# Lanes past the last token repeat it.")
+    lane = f"tl.minimum({start} + tl.arange(0, PREPARE_TOKENS), {length} - 1)"
+    position = "row" if stage.side == "query" else "j"
+    token = kernel.assign(position, Value(lane, "m"))
+    kernel.define(Index(position), token)
+    if stage.side == "query":
+        offset = kernel.size("offset")
+        kernel.define_lazily(Index("i"), "i", Value(f"{token.text} + {offset}", "m", Binding.SUM))
+    expression = without_coordinates(stage.element, axes)
+    for name in sorted(_operands(expression)):
+        on = head.text if name == "q" else kernel.value(Index("g")).text
+        source = tokens(kernel, name, on)
+        rows = f"{source.base} + {token.text} * {source.stride}"
+        kernel.define_lazily(pointer_to(name), f"{name}_rows", Value(rows, "m", Binding.SUM))
+    number = f"tl.cast(b * {heads} + {head.text}, tl.int64) * {length}"
+    first = kernel.assign("first", Value(number)).text
+    buffer = kernel.tensor(stage.buffer.name, "fp32")
+    at = Value(f"{buffer} + ({first} + {token.text})", "m", Binding.SUM)
+    if not isinstance(stage.element.type, Vector):
+        value = _filled(kernel.arranged(expression), "m", "[PREPARE_TOKENS]")
+        kernel.line(f"tl.store({at.text}, {value.text})")
+        return
+    size = integer(stage.element.type.size, kernel.specialization)
+    kernel.extents["d"] = str(padded(size))
+    lanes = kernel.value(lane_index(kernel, size))
+    value = kernel.arranged(element(expression, lane_index(kernel, size)))
+    value = _filled(value, "md", f"[PREPARE_TOKENS, {padded(size)}]")
+    vectors = Value(f"{buffer} + ({first} + {token.text}) * {size}", "m", Binding.SUM)
+    kernel.line(f"tl.store({infix('+', Binding.SUM, vectors, lanes).text}, {value.text})")
+
+
+def _filled(value: Value, axes: str, shape: str) -> Value:
+    """The value over all of `axes`."""
+    if value.axes == axes:
+        return value
+    return Value(f"{spread(value, axes).at_least(Binding.SUM)} + tl.zeros({shape}, tl.float32)")
+
+
+def _operands(expression: Expression) -> set[str]:
+    return {
+        node.name for node in walk(expression) if isinstance(node, Operand) and node.name in CALLER
+    }
+
+
+def write_scan(kernel: Kernel, stage: Scan, axes: tuple[str, ...]) -> None:
+    """`buffer[…, t] = buffer[…, t-1] + element`: one program for each of the leading indices."""
+    *leading, last = stage.buffer.dimensions
+    number = kernel.assign("number", Value("tl.program_id(0)"))
+    kernel.line("# Which running sum this is, last index fastest.")
+    remaining = number
+    for name, dimension in reversed(list(zip(stage.indices, leading, strict=True))):
+        size = kernel.value(dimension)
+        index = kernel.assign(name, infix("%", Binding.PRODUCT, remaining, size))
+        kernel.define(Index(name), index)
+        remaining = infix("//", Binding.PRODUCT, remaining, size)
+    if "h" in stage.indices and "g" not in stage.indices:
+        define_group(kernel)
+    length = kernel.value(last).atom
+    buffer = kernel.tensor(stage.buffer.name, _dtype(stage))
+    pointer = f"{buffer} + tl.cast({number.text}, tl.int64) * {length}"
+    start_of = kernel.assign("sums", Value(pointer)).text
+    triton_type = "tl.int32" if stage.buffer.element is INT else "tl.float32"
+    total = kernel.assign("total", Value(f"tl.cast(0, {triton_type})")).text
+    with kernel.loop("start", f"for {{}} in tl.range(0, {length}, SCAN_TOKENS):") as start:
+        places = kernel.assign("places", Value(f"{start} + tl.arange(0, SCAN_TOKENS)", "m")).text
+        kernel.define_lazily(Index("t"), "t", Value(f"tl.minimum({places}, {length} - 1)", "m"))
+        summand = _filled(
+            kernel.arranged(without_coordinates(stage.element, axes)), "m", "[SCAN_TOKENS]"
+        )
+        kept = f"tl.where({places} < {length}, {summand.text}, 0)"
+        summands = kernel.assign("summands", Value(f"{kept}.to({triton_type})", "m")).text
+        kernel.line(
+            f"tl.store({start_of} + {places}, {total} + tl.cumsum({summands}, 0),"
+            f" mask={places} < {length})"
+        )
+        kernel.line(f"{total} += tl.sum({summands}, 0)")
+
+
+def _dtype(stage: Scan) -> str:
+    return "int32" if stage.buffer.element is INT else "fp32"

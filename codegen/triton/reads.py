@@ -1,0 +1,99 @@
+"""Reads of inputs and of scan buffers.
+
+Indices are clamped into the dimension, unless they are known to lie in it: a pair that the mask
+hides may point anywhere. What an index varies with decides where its part of the address is added:
+scalars and rows before the loop, keys in it.
+"""
+
+from __future__ import annotations
+
+from attndsl.codegen.triton.kernel import Array, Kernel
+from attndsl.codegen.triton.values import Binding, Value, infix
+from attndsl.diagnostics import InternalError
+from attndsl.expression import (
+    BOOL,
+    INT,
+    Binary,
+    Call,
+    Expression,
+    Index,
+    Literal,
+    Read,
+    Scalar,
+    Size,
+)
+
+# An index and the dimension that it lies in by construction of the kernels.
+_WITHIN = frozenset(
+    {("b", "B"), ("h", "H"), ("g", "Hkv"), ("row", "Lq"), ("j", "Lk"), ("t", "length")}
+)
+
+
+def read(kernel: Kernel, node: Read) -> Value:
+    """The element as a named value; a bool input is stored in bytes."""
+    array = kernel.arrays[node.name]
+    if not isinstance(node.type, Scalar) or len(node.indices) != len(array.dimensions):
+        raise InternalError(f"`{node.name}` is read as a whole where one element is needed")
+    dtype = {BOOL: "bool", INT: "int32"}.get(array.element, "fp32")
+    pointer = Value(kernel.tensor(array.name, dtype))
+    reached = 0
+    for depth, offset in _offsets(kernel, array, node.indices):
+        if depth > reached and pointer.binding is not Binding.ATOM:
+            with kernel.at_depth(reached):
+                pointer = kernel.assign(f"{array.name}_pointer", pointer)
+        reached = max(depth, reached)
+        pointer = infix("+", Binding.SUM, pointer, offset)
+    loaded = Value(f"tl.load({pointer.text})", pointer.axes)
+    if array.element is BOOL:
+        loaded = infix("!=", Binding.COMPARE, loaded, Value("0"))
+    value = kernel.assign(f"{array.name}_value", loaded)
+    kernel.define(node, value)
+    return value
+
+
+def _offsets(
+    kernel: Kernel, array: Array, indices: tuple[Expression, ...]
+) -> list[tuple[int, Value]]:
+    """What each index adds to the address and from which depth on, outermost first."""
+    offsets = []
+    for axis, index in enumerate(indices):
+        inside = _clamped(index, array.dimensions[axis])
+        depth = kernel.depth_of(inside)
+        value = kernel.value(inside)
+        if value.text == "0":
+            continue
+        stride = _stride(kernel, array, axis)
+        if stride.text != "1":
+            value = infix("*", Binding.PRODUCT, value, stride)
+        offsets.append((depth, value))
+    return sorted(offsets, key=lambda pair: (pair[0], len(pair[1].axes)))
+
+
+def _clamped(index: Expression, dimension: Expression) -> Expression:
+    match index, dimension:
+        case Index(name=name), Size(name=size) if (name, size) in _WITHIN:
+            return index
+        case Literal(value=int() as at), Literal(value=int() as count):
+            return Literal(min(max(at, 0), max(count - 1, 0)))
+    last = Binary("-", dimension, Literal(1), INT)
+    if isinstance(dimension, Literal):
+        last_value = Literal(max(int(dimension.value) - 1, 0))
+        return Call("max", (Call("min", (index, last_value), INT), Literal(0)), INT)
+    return Call("max", (Call("min", (index, last), INT), Literal(0)), INT)
+
+
+def _stride(kernel: Kernel, array: Array, axis: int) -> Value:
+    """The stride of an axis in elements, 64 bits; the last axis of every array is contiguous."""
+    if axis == len(array.dimensions) - 1:
+        return Value("1")
+    if not array.is_buffer:
+        return Value(kernel.stride(array.name, axis))
+    leaf = Index(f"stride {axis} of {array.name}")
+    with kernel.at_depth(0):
+        if leaf not in kernel.scope.known:
+            trailing = [kernel.value(size) for size in array.dimensions[axis + 1 :]]
+            stride = Value(f"tl.cast({trailing[0].text}, tl.int64)")
+            for value in trailing[1:]:
+                stride = infix("*", Binding.PRODUCT, stride, value)
+            kernel.define(leaf, kernel.assign(f"{array.name}_stride_{axis}", stride))
+        return kernel.scope.known[leaf]

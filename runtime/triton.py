@@ -1,0 +1,171 @@
+"""Launching emitted Triton kernels: on a GPU, or under Triton's interpreter on CPU tensors.
+
+With `TRITON_INTERPRET=1` in the environment before Triton is imported, the same source runs in
+NumPy, which is how it is tested without a GPU. (The interpreter multiplies bfloat16 matrices
+wrongly.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program
+from attndsl.evaluate import evaluate_size
+from attndsl.runtime.triton_compile import (
+    ALIGNED,
+    ALIGNMENT,
+    GENERAL,
+    OPERANDS,
+    Binaries,
+    compile_ahead,
+    stride_multiple,
+)
+from attndsl.runtime.triton_source import load_module
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def build(program: Program) -> GpuProgram | InterpretedProgram:
+    """The program, ready to launch: compiled for its target, or interpreted.
+
+    Raises `AttnError` as `compile_ahead` does.
+    """
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        return InterpretedProgram(program, load_module(program))
+    return GpuProgram(program, compile_ahead(program, variants=(ALIGNED,)))
+
+
+@dataclass(frozen=True)
+class InterpretedProgram:
+    """Runs kernels in NumPy; slow, for tests."""
+
+    program: Program
+    module: ModuleType
+
+    def launch(
+        self,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scale: float,
+        table: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Runs every kernel in order; see `GpuProgram.launch`."""
+        values = _Values(tensors, sizes, scale, table)
+        for entry in self.program.entries:
+            function = getattr(self.module, entry.function)
+            grid = grid_of(entry, sizes)
+            if 0 not in grid:
+                function[grid](*(values.of(argument) for argument in entry.arguments))
+
+
+class GpuProgram:
+    """Launches compiled kernels on the current device of the tensors."""
+
+    def __init__(self, program: Program, binaries: Binaries):
+        self.program = program
+        self._aligned = binaries
+        self._general: Binaries | None = None
+
+    def launch(
+        self,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scale: float,
+        table: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Runs every kernel in order, on the current stream.
+
+        `tensors` holds q, k, v, `out`, the inputs, the program's buffers and, where it is written,
+        `log_sum_exp`; `sizes` every size by name, `table` the fields of a `BlockTable`. An operand
+        or input whose last axis is not contiguous is copied first.
+        """
+        values = _Values(tensors, sizes, scale, table)
+        binaries = self._binaries(values)
+        with torch.cuda.device(tensors["out"].device):
+            for entry in self.program.entries:
+                grid = grid_of(entry, sizes)
+                if 0 in grid:
+                    continue
+                variant = binaries.kernels[0].variant
+                kernel = binaries.of(entry, variant).kernel
+                kernel[grid](*(values.of(argument) for argument in entry.arguments))
+
+    def _binaries(self, values: _Values) -> Binaries:
+        if all(values.is_aligned(entry, self.program) for entry in self.program.entries):
+            return self._aligned
+        if self._general is None:
+            self._general = compile_ahead(self.program, variants=(GENERAL,))
+        return self._general
+
+
+def grid_of(entry: Entry, sizes: Mapping[str, int]) -> tuple[int, int, int]:
+    """How many programs the kernel has along each dimension of the grid."""
+    counts = [evaluate_size(size, sizes) for size in entry.grid]
+    x, y, z = [*counts, 1, 1][:3]
+    return x, y, z
+
+
+class _Values:
+    """The arguments of one call, by their declarations."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scale: float,
+        table: Mapping[str, Tensor] | None,
+    ):
+        self._tensors = {name: _prepared(tensor) for name, tensor in tensors.items()}
+        self._sizes = sizes
+        self._scale = scale
+        self._table = table or {}
+
+    def of(self, argument: Argument) -> Any:
+        match argument.kind:
+            case ArgumentKind.TENSOR:
+                return self._tensors[argument.name]
+            case ArgumentKind.TABLE:
+                return _prepared(self._table[argument.name])
+            case ArgumentKind.STRIDE:
+                return self._stride(argument)
+            case ArgumentKind.SIZE:
+                return self._sizes[argument.name]
+            case ArgumentKind.SCALE:
+                return self._scale
+
+    def _stride(self, argument: Argument) -> int:
+        tensor = self._tensors[argument.name]
+        # An axis of one element may have any stride; 0 keeps the promise of alignment.
+        if argument.axis >= tensor.dim() or tensor.shape[argument.axis] <= 1:
+            return 0
+        return tensor.stride(argument.axis)
+
+    def is_aligned(self, entry: Entry, program: Program) -> bool:
+        """Whether the arguments keep what the aligned kernel was promised."""
+        multiple = stride_multiple(program.specialization.dtype)
+        for argument in entry.arguments:
+            match argument.kind:
+                case ArgumentKind.TENSOR:
+                    if self._tensors[argument.name].data_ptr() % ALIGNMENT:
+                        return False
+                case ArgumentKind.STRIDE if argument.name in OPERANDS:
+                    if self._stride(argument) % multiple:
+                        return False
+        return True
+
+
+def _prepared(tensor: Tensor) -> Tensor:
+    """The tensor as kernels read it: last axis contiguous, bools as bytes, never empty."""
+    if tensor.numel() == 0:
+        tensor = tensor.new_zeros([1] * max(1, tensor.dim()))
+    if tensor.dim() and tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+        tensor = tensor.contiguous()
+    return tensor.view(torch.uint8) if tensor.dtype is torch.bool else tensor

@@ -1,0 +1,216 @@
+"""Ahead-of-time compilation of emitted Triton source, on a machine with or without a GPU.
+
+Each kernel is compiled twice: `aligned` promises that pointers and row strides are multiples of 16
+bytes, which lets tiles be copied asynchronously; `general` promises nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from attndsl.codegen import triton as emitter
+from attndsl.codegen.program import Argument, ArgumentKind, DType, Entry, Program, Specialization
+from attndsl.codegen.triton.targets import GpuTarget, parse_target
+from attndsl.diagnostics import error
+from attndsl.planner.plan import Plan
+from attndsl.runtime.triton_resources import Resources, of_amdgcn, of_cubin
+from attndsl.runtime.triton_source import load_module
+
+if TYPE_CHECKING:
+    from triton.compiler import CompiledKernel
+
+ALIGNED, GENERAL = "aligned", "general"
+
+# Preparations and scans are bound by memory; four warps fill a multiprocessor.
+_PREPARE_WARPS = 4
+
+_POINTERS = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16", "int32": "*i32", "bool": "*u8"}
+ALIGNMENT = 16  # bytes
+OPERANDS = frozenset({"q", "k", "v", "out"})
+
+
+@dataclass(frozen=True)
+class Binary:
+    """One kernel of a program for one target.
+
+    `data` is a cubin or an hsaco; `assembly` is PTX or AMD assembly; `compile_seconds` is 0 where
+    Triton's cache had it. `kernel` is Triton's own handle, which can launch it.
+    """
+
+    entry: Entry
+    variant: str
+    data: bytes
+    assembly: str
+    symbol: str
+    warps: int
+    resources: Resources
+    compile_seconds: float
+    kernel: CompiledKernel
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """The kernels of a program, in the order of its entries, both variants of each."""
+
+    target: GpuTarget
+    kernels: tuple[Binary, ...]
+
+    @property
+    def fit(self) -> bool:
+        """Whether no kernel spills or needs more shared memory than the target has."""
+        return all(kernel.resources.fits(self.target) for kernel in self.kernels)
+
+    @property
+    def main(self) -> Binary:
+        """The aligned kernel of the attention itself, which comes last."""
+        return [kernel for kernel in self.kernels if kernel.variant == ALIGNED][-1]
+
+    def of(self, entry: Entry, variant: str) -> Binary:
+        return next(
+            kernel for kernel in self.kernels if kernel.entry == entry and kernel.variant == variant
+        )
+
+
+def compile_ahead(
+    program: Program, target: str | None = None, variants: Iterable[str] = (ALIGNED, GENERAL)
+) -> Binaries:
+    """Binaries of every kernel of the program for `target`, by default the program's own.
+
+    Raises `AttnError` A081 for an unknown target, A096 where Triton is missing or interprets, and
+    A083 where Triton's compiler finds no way to fit a kernel.
+    """
+    gpu = parse_target(target or program.target)
+    require_compiler()
+    module = load_module(program)
+    kernels = []
+    for entry in program.entries:
+        for variant in variants:
+            kernels.append(_compile(program, entry, getattr(module, entry.function), variant, gpu))
+    return Binaries(gpu, tuple(kernels))
+
+
+def choose(
+    plan: Plan,
+    specialization: Specialization,
+    target: str,
+    variants: Iterable[str] = (ALIGNED, GENERAL),
+) -> tuple[Program, Binaries]:
+    """The program with the first of the candidate tiles whose binaries fit the target.
+
+    Raises `AttnError` A083 where none does, and what `emit` and `compile_ahead` raise.
+    """
+    variants = tuple(variants)
+    problem = None
+    for tile in emitter.tiles(plan, specialization, target):
+        program = emitter.emit(plan, specialization, tile, target)
+        binaries = compile_ahead(program, variants=variants)
+        if binaries.fit:
+            return program, binaries
+        problem = max((kernel.resources for kernel in binaries.kernels), key=lambda r: r.shared)
+    limit = parse_target(target).shared
+    needed = (
+        f"{problem.shared} bytes of shared memory and {problem.stack} of stack" if problem else ""
+    )
+    raise error(
+        "A083",
+        f"`{plan.attention.name}` does not fit {target} at head dimension "
+        f"{specialization.head_dim}: the smallest tile needs {needed}, of {limit} and 0",
+        plan.attention.span,
+        help="choose smaller head dimensions, or 16-bit elements",
+    )
+
+
+def require_compiler() -> None:
+    """Raises `AttnError` A096 where Triton cannot compile in this process."""
+    try:
+        import triton
+    except ImportError as problem:
+        raise error(
+            "A096",
+            f"Triton cannot be imported: {problem}",
+            help="install it with `pip install triton`; it exists for Linux",
+        ) from problem
+    if triton.knobs.runtime.interpret:
+        raise error(
+            "A096",
+            "Triton interprets kernels in this process and cannot compile them",
+            help="unset TRITON_INTERPRET",
+        )
+
+
+def warps_and_stages(program: Program, entry: Entry) -> tuple[int, int]:
+    """Launch parameters of one kernel; the attention's own stage is the last."""
+    if entry is program.entries[-1]:
+        return program.tile.warps, program.tile.stages
+    return _PREPARE_WARPS, 1
+
+
+def signature_of(entry: Entry) -> dict[str, str]:
+    """The Triton type of every argument, by identifier."""
+    return {argument.identifier: _type_of(argument) for argument in entry.arguments}
+
+
+def _type_of(argument: Argument) -> str:
+    match argument.kind:
+        case ArgumentKind.TENSOR:
+            return _POINTERS[argument.dtype]
+        case ArgumentKind.TABLE:
+            return "*i32"
+        case ArgumentKind.STRIDE:
+            return "i64"
+        case ArgumentKind.SIZE:
+            return "i32"
+        case ArgumentKind.SCALE:
+            return "fp32"
+
+
+def stride_multiple(dtype: DType) -> int:
+    """How many elements make the alignment: what an aligned row stride is a multiple of."""
+    return ALIGNMENT // (4 if dtype is DType.FLOAT32 else 2)
+
+
+def _promises(program: Program, entry: Entry) -> dict[tuple[int], list[list[Any]]]:
+    """Divisibility of arguments, in bytes for pointers and in elements for strides."""
+    multiple = stride_multiple(program.specialization.dtype)
+    promises = {}
+    for number, argument in enumerate(entry.arguments):
+        if argument.kind in (ArgumentKind.TENSOR, ArgumentKind.TABLE):
+            promises[(number,)] = [["tt.divisibility", ALIGNMENT]]
+        elif argument.kind is ArgumentKind.STRIDE and argument.name in OPERANDS:
+            promises[(number,)] = [["tt.divisibility", multiple]]
+    return promises
+
+
+def _compile(program: Program, entry: Entry, function: Any, variant: str, gpu: GpuTarget) -> Binary:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    architecture = gpu.generation if gpu.kind == "cuda" else gpu.architecture
+    warps, stages = warps_and_stages(program, entry)
+    source = ASTSource(
+        function,
+        signature_of(entry),
+        {},
+        _promises(program, entry) if variant == ALIGNED else {},
+    )
+    started = time.perf_counter()
+    kernel = triton.compile(
+        source,
+        target=GPUTarget(gpu.kind, architecture, gpu.warp_size),
+        options={"num_warps": warps, "num_stages": stages},
+    )
+    seconds = time.perf_counter() - started
+    shared = kernel.metadata.shared
+    if gpu.kind == "cuda":
+        data, assembly = kernel.asm["cubin"], kernel.asm["ptx"]
+        resources = of_cubin(data, shared)
+    else:
+        data, assembly = kernel.asm["hsaco"], kernel.asm["amdgcn"]
+        resources = of_amdgcn(assembly, shared)
+    return Binary(
+        entry, variant, data, assembly, kernel.metadata.name, warps, resources, seconds, kernel
+    )
