@@ -143,13 +143,9 @@ def _read_by_map(stage: Attend) -> frozenset[str]:
         case Table(inputs=inputs):
             return frozenset(inputs)
         case Ranges(intervals):
-            bounds = [(one.first, one.last, one.guard) for one in intervals]
-            return frozenset(
-                node.name
-                for bound in chain.from_iterable(bounds)
-                for node in walk(bound)
-                if isinstance(node, Read)
-            )
+            bounds = chain.from_iterable((one.first, one.last, one.guard) for one in intervals)
+            nodes = chain.from_iterable(map(walk, bounds))
+            return frozenset(node.name for node in nodes if isinstance(node, Read))
     return frozenset()
 
 

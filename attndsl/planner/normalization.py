@@ -67,7 +67,8 @@ class SoftmaxState:
             state = self.merge(SoftmaxState(sink, np.ones_like(self.total), value))
         divisor = np.where(state.total == 0, 1.0, state.total)
         output = state.accumulator / divisor[..., np.newaxis]
-        return output, _finite(state.maximum) + np.log(state.total)
+        with np.errstate(divide="ignore"):
+            return output, _finite(state.maximum) + np.log(state.total)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class SumState:
         if divisor is None:
             return self.accumulator
         divisor = np.broadcast_to(divisor, self.total.shape)[..., np.newaxis]
-        return np.where(divisor == 0, 0.0, self.accumulator / divisor)
+        safe = np.where(divisor == 0, 1.0, divisor)
+        return np.where(divisor == 0, 0.0, self.accumulator / safe)
 
 
 def _finite(maximum: Array) -> Array:

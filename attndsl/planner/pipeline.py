@@ -17,6 +17,8 @@ def plan(attention: Attention) -> Plan:
     result = lower(attention)
     verify(result)
     for improve in PASSES:
-        result = improve(result)
-        verify(result)
+        improved = improve(result)
+        if improved is not result:
+            verify(improved)
+        result = improved
     return result

@@ -1,0 +1,106 @@
+"""A plan as a graph of stages and of the tensors between them, for pictures and for questions such
+as "what depends on this input"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import networkx
+
+from attndsl.attention import Elementwise, Softmax
+from attndsl.expression import Expression, Operand, Read, walk
+from attndsl.planner.block_map import BlockMap, Ranges, Routed, Table
+from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source, Stage
+
+OUTPUTS = ("out", "log_sum_exp")
+
+
+def plan_graph(plan: Plan) -> networkx.DiGraph[str]:
+    """A directed acyclic graph. Nodes are named `stage 0`, `q`, `slope`, `q_prepared`, `out` …
+
+    Every node has a `kind` (`"stage"`, `"operand"`, `"input"`, `"buffer"` or `"output"`) and a
+    `label` to draw. Edges run from what is read to the stage that reads it, and on to what that
+    stage writes.
+    """
+    graph: networkx.DiGraph[str] = networkx.DiGraph()
+    kinds = dict.fromkeys("qkv", "operand") | {
+        declared.name: "input" for declared in plan.attention.inputs
+    }
+    for number, stage in enumerate(plan.stages):
+        here = f"stage {number}"
+        graph.add_node(here, kind="stage", label=_label(stage))
+        for name in sorted(reads(stage)):
+            graph.add_node(name, kind=kinds[name], label=name)
+            graph.add_edge(name, here)
+        for name in writes(stage):
+            kinds[name] = "output" if isinstance(stage, Attend) else "buffer"
+            graph.add_node(name, kind=kinds[name], label=name)
+            graph.add_edge(here, name)
+    return graph
+
+
+def reads(stage: Stage) -> frozenset[str]:
+    """The tensors that a stage reads: operands, inputs and buffers."""
+    names = {
+        node.name
+        for expression in expressions(stage)
+        for node in walk(expression)
+        if isinstance(node, (Read, Operand))
+    }
+    if isinstance(stage, Attend):
+        names |= {source.name for source in _sources(stage)}
+        match stage.block_map:
+            case Table(inputs=inputs):
+                names |= set(inputs)
+    return frozenset(names)
+
+
+def writes(stage: Stage) -> tuple[str, ...]:
+    """The tensors that a stage writes."""
+    if isinstance(stage, Attend):
+        return OUTPUTS if isinstance(stage.normalizer, Softmax) else OUTPUTS[:1]
+    return (stage.buffer.name,)
+
+
+def expressions(stage: Stage) -> Iterator[Expression]:
+    """Every expression that a stage evaluates, the bounds of its block map among them."""
+    match stage:
+        case Prepare(element=element) | Scan(element=element):
+            yield element
+        case Attend():
+            yield stage.score
+            yield stage.mask
+            match stage.normalizer:
+                case Softmax(sink, value):
+                    yield from (one for one in (sink, value) if one is not None)
+                case Elementwise(weight, divisor, _):
+                    yield weight
+                    if divisor is not None and not isinstance(divisor, str):
+                        yield divisor
+            yield from _bounds(stage.block_map)
+
+
+def _bounds(block_map: BlockMap) -> Iterator[Expression]:
+    match block_map:
+        case Ranges(intervals):
+            for interval in intervals:
+                yield from (interval.first, interval.last, interval.guard)
+        case Routed(static=static):
+            yield from _bounds(static)
+
+
+def _sources(stage: Attend) -> Iterator[Source]:
+    for dot in stage.dots:
+        yield from (dot.query, dot.key)
+    yield stage.value
+    for _, source in stage.vectors:
+        yield source
+
+
+def _label(stage: Stage) -> str:
+    match stage:
+        case Prepare(buffer=buffer):
+            return f"prepare {buffer.name}"
+        case Scan(buffer=buffer):
+            return f"scan {buffer.name}"
+    return "attend"
