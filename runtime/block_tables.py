@@ -62,9 +62,12 @@ class _Kept:
 class BlockTables:
     """The block lists of one program's mask, for the last few contents of its inputs."""
 
-    def __init__(self, mask: Expression, table: Table, block_m: int, block_n: int):
+    def __init__(
+        self, mask: Expression, table: Table, axes: tuple[str, ...], block_m: int, block_n: int
+    ):
         self._mask = mask
         self._table = table
+        self._axes = axes
         self._block = block_m, block_n
         self._kept: list[_Kept] = []
         self._lock = threading.Lock()
@@ -98,7 +101,7 @@ class BlockTables:
             name: (tensor if seen.copy is None else seen.copy).cpu().numpy()
             for name, tensor, seen in zip(self._table.inputs, read, contents, strict=True)
         }
-        table = build_table(self._mask, self._table, sizes, arrays, *self._block)
+        table = build_table(self._mask, self._table, sizes, arrays, *self._block, axes=self._axes)
         tensors = _on_device(table, device)
         with self._lock:
             self._kept.insert(0, _Kept(relevant, contents, tensors))

@@ -14,7 +14,7 @@ from attndsl.planner.plan import Plan
 from attndsl.runtime.targets import Target
 
 if TYPE_CHECKING:
-    from attndsl.runtime.execution import Execution
+    from attndsl.runtime.execution import Execution, Launcher
 
 # No C++ compiler on this machine.
 NO_COMPILER = "A090"
@@ -72,19 +72,19 @@ def compile_for(attention: Attention, specialization: Specialization, target: Ta
 
     plan, program = emit(attention, specialization, target)
     if target.language == "cpp":
-        from attndsl.runtime import cpp
+        from attndsl.runtime.cpp import build as build_cpp
 
         try:
-            launcher = cpp.build(program)
+            launcher: Launcher = build_cpp(program)
         except AttnError as problem:
             if problem.diagnostics[0].code != NO_COMPILER:
                 raise
             _warn_of_tiled(attention.name)
             return TiledExecution(plan, specialization.log_sum_exp)
     else:
-        from attndsl.runtime import triton
+        from attndsl.runtime.triton import build as build_triton
 
-        launcher = triton.build(program)
+        launcher = build_triton(program)
     return CompiledExecution(plan, program, launcher, block_tables(plan, program))
 
 

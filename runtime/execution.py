@@ -9,11 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from attndsl.attention import Softmax
 from attndsl.codegen.program import Program
 from attndsl.diagnostics import error
 from attndsl.evaluate import evaluate_size
-from attndsl.expression import Scalar
 from attndsl.planner.block_map import Table
 from attndsl.planner.plan import Plan
 from attndsl.runtime import tiled
@@ -118,7 +116,8 @@ def block_tables(plan: Plan, program: Program) -> BlockTables | None:
     attend = plan.attend
     if not isinstance(attend.block_map, Table):
         return None
-    return BlockTables(attend.mask, attend.block_map, program.tile.block_m, program.tile.block_n)
+    tile, axes = program.tile, plan.attention.axes
+    return BlockTables(attend.mask, attend.block_map, axes, tile.block_m, tile.block_n)
 
 
 def _refuse_gradients(

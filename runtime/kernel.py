@@ -13,13 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from attndsl.attention import Attention
-from attndsl.diagnostics import AttnError, Diagnostic, error
-from attndsl.source import Span
+from attndsl.diagnostics import error
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from attndsl.codegen.program import DType, Specialization, Tile
+    from attndsl.codegen.program import Tile
     from attndsl.planner.cost import Cost
     from attndsl.planner.plan import Plan
     from attndsl.runtime.arguments import Call
@@ -58,7 +55,7 @@ class Kernel:
     def bind(self, **parameters: bool | int | float) -> Kernel:
         """The kernel with its parameters bound: those given, and the others' defaults.
 
-        Raises `AttnError` A06x for a parameter that does not exist, is missing, or is out of bounds.
+        Raises `AttnError` A06x for a parameter that is unknown, missing or out of bounds.
         """
         if self.is_bound and not parameters:
             return self
@@ -84,9 +81,9 @@ class Kernel:
 
     def __call__(
         self,
-        q: Tensor | None = None,
-        k: Tensor | None = None,
-        v: Tensor | None = None,
+        q: Any = None,
+        k: Any = None,
+        v: Any = None,
         *,
         scale: float | None = None,
         offset: int | None = None,
@@ -97,10 +94,10 @@ class Kernel:
         """Compute the attention, or bind parameters where no tensors are given.
 
         `q` is `[B, H, Lq, D]`, `k` `[B, Hkv, Lk, D]`, `v` `[B, Hkv, Lk, Dv]` with H a multiple of
-        Hkv: float32, float16 or bfloat16, on one device, with any strides. `v` may be left out where
-        the spec makes it of `k`. The spec's inputs are passed by name. `scale` replaces 1/sqrt(D);
-        `offset` is the position of query row 0, Lk - Lq unless given; `grid` gives the length of
-        each of the spec's axes.
+        Hkv: float32, float16 or bfloat16, on one device, with any strides. `v` may be left out
+        where the spec makes it of `k`. The spec's inputs are passed by name. `scale` replaces
+        1/sqrt(D); `offset` is the position of query row 0, Lk - Lq unless given; `grid` gives the
+        length of each of the spec's axes.
 
         Returns `[B, H, Lq, Dv]` in q's dtype; with `return_lse` also the log-sum-exp of every row,
         float32 `[B, H, Lq]`, −∞ for a row that sees nothing.
@@ -162,7 +159,7 @@ class Kernel:
         return_lse: bool = False,
         tile: Tile | None = None,
     ) -> str:
-        """The emitted source: C++ for `"cpu"` (or `"cpp"`), else Triton (`"triton"`, `"cuda:90"`)."""
+        """The emitted source: C++ for `"cpu"` or `"cpp"`, Triton for `"triton"`, `"cuda:90"` …"""
         from attndsl.runtime.compilation import emit, specialize
         from attndsl.runtime.targets import parse_target
 
@@ -214,7 +211,7 @@ class Kernel:
         return self.bind().attention
 
     def _is_call(self, named: Mapping[str, Any]) -> bool:
-        """Whether names alone show that tensors were forgotten: inputs are given, not parameters."""
+        """Whether inputs are named, so that it is the tensors that were forgotten."""
         return any(one.name in named for one in self.attention.inputs)
 
     def _prepare(

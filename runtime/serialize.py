@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from attndsl import attention, expression, source
@@ -25,10 +25,10 @@ _MODULES = (source, expression, attention, block_map, plan, program)
 _CLASSES: dict[str, type[Any]] = {}
 for _module in _MODULES:
     _tag = _module.__name__.rpartition(".")[2]
-    for _name, _value in vars(_module).items():
-        if isinstance(_value, type) and _value.__module__ == _module.__name__:
-            # `Source` and `Argument` exist in more than one module.
-            _CLASSES[f"{_tag}.{_name}"] = _value
+    for _name, _class in vars(_module).items():
+        if isinstance(_class, type) and _class.__module__ == _module.__name__:
+            # There is a `Source` in more than one module.
+            _CLASSES[f"{_tag}.{_name}"] = _class
 _TAGS = {cls: tag for tag, cls in _CLASSES.items()}
 
 MAXIMUM_DEPTH = 400
@@ -117,7 +117,7 @@ def _build(entry: object, built: list[Any], below: list[int]) -> Any:
     if len(fields) != len(entry) - 1 or not fields:
         raise _Malformed(f"`{entry[0]}` has the wrong number of fields")
     values: dict[str, Any] = {}
-    for field, stored, fits in zip(fields, entry[1:], _checks(cls), strict=True):
+    for field, stored, fits in zip(fields, entry[1:], _checks(entry[0]), strict=True):
         value = _value(stored, built, below)
         if not fits(value) and not (field.name == "span" and value is None):
             raise _Malformed(f"`{entry[0]}.{field.name}` is of the wrong type")
@@ -150,13 +150,13 @@ def _part(data: object, key: str, kind: type[Any]) -> Any:
     return data[key]
 
 
-@lru_cache(maxsize=None)
-def _fields(cls: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
+def _fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
     return tuple(field for field in dataclasses.fields(cls) if field.init)
 
 
-@lru_cache(maxsize=None)
-def _checks(cls: type[Any]) -> tuple[Callable[[Any], bool], ...]:
+@cache
+def _checks(tag: str) -> tuple[Callable[[Any], bool], ...]:
+    cls = _CLASSES[tag]
     hints = typing.get_type_hints(cls)
     return tuple(_check(hints[field.name]) for field in _fields(cls))
 

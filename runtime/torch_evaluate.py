@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,7 +120,7 @@ def _read(array: Tensor, indices: list[Tensor], type: Type) -> Tensor:
     dtype = _dtype(type) if isinstance(type, Scalar) else torch.float32
     if 0 in array.shape[: len(indices)]:
         # Nothing visible reads it, yet every pair must have a value.
-        grid = torch.broadcast_shapes(*(index.shape for index in indices))
+        grid = np.broadcast_shapes(*(index.shape for index in indices))
         return torch.zeros(grid + array.shape[len(indices) :], dtype=dtype, device=array.device)
     if not indices:
         return array.to(dtype)
@@ -156,7 +157,7 @@ def _call(
         case "dot":
             return _dot(arguments[0].type, first, values[1])
         case "concat":
-            grid = torch.broadcast_shapes(*(value.shape[:-1] for value in values))
+            grid = np.broadcast_shapes(*(value.shape[:-1] for value in values))
             return torch.cat([value.expand(*grid, value.shape[-1]) for value in values], -1)
         case "arange":
             return torch.arange(int(first), dtype=torch.float32, device=first.device)
@@ -200,12 +201,12 @@ def _power(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _rotate_half(vector: Tensor) -> Tensor:
-    first, second = vector.split(vector.shape[-1] // 2, -1)
-    return torch.cat([-second, first], -1)
+    half = vector.shape[-1] // 2
+    return torch.cat([-vector[..., half:], vector[..., :half]], -1)
 
 
 def _rotate_pairs(vector: Tensor) -> Tensor:
-    pairs = vector.unflatten(-1, (-1, 2))
+    pairs = vector.reshape(*vector.shape[:-1], -1, 2)
     return torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
 
 

@@ -1,0 +1,81 @@
+"""`attndsl compile`: binaries for any target, on any machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attndsl.cli import options
+
+
+def compile(
+    spec: options.SpecArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where to; build/NAME unless given."),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", help="cpu, cuda:80, cuda:90, hip:gfx942 …; repeatable. cpu if none."
+        ),
+    ] = None,
+    attention: options.NameOption = None,
+    param: options.ParamOption = None,
+    head_dim: options.HeadDimOption = 64,
+    value_dim: Annotated[
+        int | None, typer.Option(metavar="DV", min=1, help="The values' dimension, if not D.")
+    ] = None,
+    dtype: options.DtypeOption = "bf16",
+    return_lse: Annotated[
+        bool, typer.Option("--lse", help="Write the log-sum-exp of every row, too.")
+    ] = False,
+    direction: Annotated[
+        str, typer.Option(help="forward; backward is not compiled yet.")
+    ] = "forward",
+    json: options.JsonOption = False,
+) -> None:
+    """Compile a spec ahead of time: readable source and a binary for every target.
+
+    No GPU is needed. The folder holds the sources, the binaries, plan.txt, and manifest.json with
+    registers, stack, shared memory, tile and launch parameters; attndsl.load_artifact(DIR) runs it
+    without compiling anything. Lengths, batch and head counts stay free.
+
+    Examples:
+
+        attndsl compile gemma2.attn -o build --target cuda:90 --target cpu --head-dim 128
+
+        attndsl compile alibi.attn -t hip:gfx942 --dtype fp16
+    """
+    if direction != "forward":
+        from attndsl.diagnostics import error
+
+        raise error(
+            "A082",
+            f"the {direction} of a spec is not compiled yet",
+            help="compile with `--direction forward`",
+        )
+    from attndsl.runtime.artifact import compile_artifact
+
+    chosen = options.choose(options.load_spec(spec), attention)
+    bound = options.bound(chosen, param)
+    artifact = compile_artifact(
+        bound,
+        tuple(target or ("cpu",)),
+        head_dim=head_dim,
+        value_dim=value_dim,
+        dtype=dtype or "bf16",
+        return_lse=return_lse,
+        parameters=options.values(chosen, param),
+    )
+    place = output or Path("build") / bound.name
+    artifact.save(place)
+    if json:
+        from attndsl.cli.output import show_json
+
+        show_json(artifact.manifest)
+        return
+    print(artifact.report())
+    print(f"\n{place}/")

@@ -1,0 +1,83 @@
+"""`attndsl tune`: find the best tile for a spec on this machine, and keep it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from attndsl.cli import options
+from attndsl.cli.samples import InputOption
+
+
+def tune(
+    spec: options.SpecArgument,
+    shape: Annotated[str, typer.Option(metavar="SIZES", help=options.SHAPE_HELP)] = "1,8,2048,64",
+    attention: options.NameOption = None,
+    param: options.ParamOption = None,
+    given: InputOption = None,
+    grid: options.GridOption = None,
+    dtype: options.DtypeOption = "fp32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    json: options.JsonOption = False,
+) -> None:
+    """Measure the tiles that could suit a spec, and keep the best for later calls.
+
+    Candidates come from the plan; those whose binaries spill or do not fit are left out. The result
+    holds for this spec, device, dtype and class of lengths (to the next power of two), in every
+    process that shares the cache. Without tuning a default is used that suits most.
+
+    Examples:
+
+        attndsl tune gemma2.attn --shape 1,8,4096,64 --param window=1024
+    """
+    import torch
+
+    from attndsl.cli import samples
+    from attndsl.cli.output import show_json, table
+    from attndsl.runtime.arguments import TORCH_DTYPES
+    from attndsl.runtime.autotune import Measurement
+    from attndsl.runtime.autotune import tune as measure
+    from attndsl.runtime.compilation import specialize
+
+    sizes = options.parse_shape(shape)
+    bound = options.bound(options.choose(options.load_spec(spec), attention), param)
+    files = samples.read_files(given)
+    sizes = options.with_operands(sizes, files)
+    numbers = sizes.sizes() | options.axis_sizes(bound, grid, sizes.Lk)
+    arrays = samples.operands(numbers) | {n: files[n] for n in "qkv" if n in files}
+    inputs = samples.with_files(bound, samples.inputs(bound, numbers), files)
+    element = TORCH_DTYPES[specialize(bound, sizes.D, sizes.Dv, dtype or "fp32").dtype]
+    where = options.device(device)
+    q, k, v = (torch.as_tensor(arrays[name]).to(where, element) for name in "qkv")
+    tensors = {name: torch.as_tensor(value).to(where) for name, value in inputs.items()}
+    lengths = {name.removeprefix("axis."): n for name, n in numbers.items() if "axis." in name}
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, disable=json or not sys.stderr.isatty()) as progress:
+        task = progress.add_task(f"tuning {bound.name}", total=None)
+
+        def measured(done: int, total: int, latest: Measurement) -> None:
+            progress.update(task, completed=done, total=total)
+
+        result = measure(bound, q, k, v, tensors, grid=lengths or None, on_measured=measured)
+    if json:
+        show_json(result.as_json())
+        return
+    print(f"{bound.name}  {sizes}  {dtype or 'fp32'} on {where}\n")
+    rows = [
+        [
+            f"{one.tile.block_m} × {one.tile.block_n}",
+            str(one.tile.warps),
+            str(one.tile.stages),
+            one.reason or f"{one.seconds * 1e3:.3f} ms",
+            "kept" if one.tile == result.best else "",
+        ]
+        for one in result.measurements
+    ]
+    print(table(["tile", "warps", "stages", "median", ""], rows))
