@@ -16,6 +16,12 @@ CALLS = [pytest.param(case, shape, id=f"{case}-{shape}") for case in CASES for s
 SPECS = sorted(EXAMPLES.glob("*.attn"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reference_agrees_with_naive_at_length(case: Case) -> None:
+    test_reference_agrees_with_naive(case, case.large)
+
+
 @pytest.mark.parametrize(("case", "shape"), CALLS)
 def test_reference_agrees_with_naive(case: Case, shape: Shape) -> None:
     attention = case.load()

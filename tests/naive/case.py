@@ -76,6 +76,7 @@ SQUARE = Shape(77, 77)
 TALL = Shape(37, 101, width=32, value_width=24)
 DECODE = Shape(1, 90, batch=1, heads=6, key_heads=3)
 SHAPES = (SQUARE, TALL, DECODE)
+LARGE = Shape(333, 450, batch=1)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Case:
 
     `naive` gives the output, float64 `[B, H, Lq, Dv]`. `scale` is what the call passes, as a
     function of the shape; None leaves the default. `variant` tells several cases of
-    one example.
+    one example. `large` is a shape of several tiles, for tests of blocks; it is in no list of
+    shapes because dense implementations are slow at it.
     """
 
     example: str
@@ -92,6 +94,7 @@ class Case:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     make_inputs: Callable[[Shape, np.random.Generator], Inputs] = no_inputs
     shapes: tuple[Shape, ...] = SHAPES
+    large: Shape = LARGE
     scale: Callable[[Shape], float] | None = None
     passes_value: bool = True
     variant: str = ""

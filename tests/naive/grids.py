@@ -18,6 +18,8 @@ IMAGE = Shape(99, 99, grid=(9, 11))
 LAST_ROWS = Shape(40, 99, grid=(9, 11), width=32, value_width=24)
 VIDEO = Shape(105, 105, grid=(3, 5, 7))
 LATER_FRAMES = Shape(60, 105, grid=(3, 5, 7))
+LARGE_IMAGE = Shape(432, 432, batch=1, grid=(18, 24))
+LARGE_VIDEO = Shape(432, 432, batch=1, grid=(6, 8, 9))
 LINE = Shape(77, 77)
 LINE_END = Shape(29, 77)
 
@@ -77,7 +79,7 @@ def neighborhood2d(call: Call) -> Array:
 
 def neighborhood3d(call: Call) -> Array:
     p = call.parameters
-    space = _axis(p["window"], p.get("stride", 1))
+    space = _axis(p["window"], p.get("stride", 1), p.get("dilation", 1))
     axes = [_axis(p["frames"], causal=True), space, space]
     return dense.attend(call, neighborhoods(call, call.shape.grid or (), axes))
 
@@ -269,13 +271,20 @@ CASES = (
         shapes=(LINE, LINE_END),
         variant="causal",
     ),
-    Case("neighborhood2d", neighborhood2d, {"window": 5}, shapes=(IMAGE, LAST_ROWS)),
+    Case(
+        "neighborhood2d",
+        neighborhood2d,
+        {"window": 5},
+        shapes=(IMAGE, LAST_ROWS),
+        large=LARGE_IMAGE,
+    ),
     Case(
         "neighborhood2d",
         neighborhood2d,
         {"window": 3, "dilation": 2},
         shapes=(IMAGE,),
         variant="dilated",
+        large=LARGE_IMAGE,
     ),
     Case(
         "neighborhood2d",
@@ -283,6 +292,7 @@ CASES = (
         {"window": 6, "stride": 4},
         shapes=(IMAGE, LAST_ROWS),
         variant="strided",
+        large=LARGE_IMAGE,
     ),
     Case(
         "neighborhood2d",
@@ -290,9 +300,14 @@ CASES = (
         {"window": 3, "stride": 3},
         shapes=(on(IMAGE, queries=108, keys=108, grid=(9, 12)),),
         variant="blocked",
+        large=LARGE_IMAGE,
     ),
     Case(
-        "neighborhood3d", neighborhood3d, {"frames": 2, "window": 3}, shapes=(VIDEO, LATER_FRAMES)
+        "neighborhood3d",
+        neighborhood3d,
+        {"frames": 2, "window": 3},
+        shapes=(VIDEO, LATER_FRAMES),
+        large=LARGE_VIDEO,
     ),
     Case(
         "neighborhood3d",
@@ -300,6 +315,15 @@ CASES = (
         {"frames": 2, "window": 4, "stride": 2},
         shapes=(VIDEO,),
         variant="strided",
+        large=LARGE_VIDEO,
+    ),
+    Case(
+        "neighborhood3d",
+        neighborhood3d,
+        {"frames": 3, "window": 2, "dilation": 2},
+        shapes=(VIDEO,),
+        variant="dilated",
+        large=LARGE_VIDEO,
     ),
     Case(
         "swin",
@@ -307,6 +331,7 @@ CASES = (
         {"window": 3, "shift": 1},
         lambda shape, random: _bias_table(3, shape, random),
         shapes=_WINDOWED,
+        large=LARGE_IMAGE,
     ),
     Case(
         "swin",
@@ -315,17 +340,19 @@ CASES = (
         lambda shape, random: _bias_table(3, shape, random),
         shapes=_WINDOWED,
         variant="unshifted",
+        large=LARGE_IMAGE,
     ),
-    Case("maxvit_block", maxvit_block, {"window": 3}, shapes=_WINDOWED),
-    Case("maxvit_grid", maxvit_grid, {"grid": 3}, shapes=_WINDOWED),
+    Case("maxvit_block", maxvit_block, {"window": 3}, shapes=_WINDOWED, large=LARGE_IMAGE),
+    Case("maxvit_grid", maxvit_grid, {"grid": 3}, shapes=_WINDOWED, large=LARGE_IMAGE),
     Case(
         "halonet",
         halonet,
         {"block": 3, "halo": 1},
         lambda shape, random: _halo_embeddings(3, 1, shape, random),
         shapes=(Shape(88, 88, grid=(8, 11)),),
+        large=on(LARGE_IMAGE, queries=460, keys=460, grid=(20, 23)),
     ),
-    Case("clear", clear, {"radius": 4}, shapes=(IMAGE, LAST_ROWS)),
+    Case("clear", clear, {"radius": 4}, shapes=(IMAGE, LAST_ROWS), large=LARGE_IMAGE),
     Case("multi_diagonal", multi_diagonal, {"frame": 15, "width": 5}, shapes=_FRAMES),
     Case("vertical_stripe", vertical_stripe, {"frame": 15, "width": 4}, shapes=_FRAMES),
     Case("tile", tile, {"frame": 15, "every": 3}, shapes=_FRAMES),
@@ -335,5 +362,6 @@ CASES = (
         {"reach": 2},
         lambda shape, random: _kernel(2, shape, random),
         shapes=(IMAGE, LAST_ROWS),
+        large=LARGE_IMAGE,
     ),
 )

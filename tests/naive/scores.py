@@ -307,6 +307,7 @@ CASES = (
         mla,
         {"latent": _LATENT},
         shapes=(_MLA, on(_MLA, queries=23, keys=90)),
+        large=on(_MLA, queries=333, keys=450, batch=1),
         scale=lambda shape: shape.width**-0.5 * _MSCALE,
         passes_value=False,
     ),
