@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from predicates import evaluate_scalar, integers, predicates
 
 from attndsl.expression import (
     BOOL,
@@ -21,7 +22,6 @@ from attndsl.expression import (
     Unary,
 )
 from attndsl.planner.simplify import simplify
-from tests.predicates import evaluate_scalar, integers, predicates
 
 I, J, LK = Index("i"), Index("j"), Size("Lk")  # noqa: E741
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from attndsl.expression import (
+    FALSE,
     TRUE,
     Binary,
     Expression,
@@ -187,7 +188,10 @@ class _Deriver:
                     self.facts.append(width)
                 continue
             if moving is Direction.UNKNOWN:
-                return None
+                if not proved(width.times(-1).shifted(-1), self.facts):
+                    return None
+                self.conditions.append(FALSE)  # no row has any
+                continue
             matters = starts_matter if moving is Direction.RISING else ends_matter
             if not matters:
                 continue
