@@ -70,7 +70,7 @@ def _read(path: Path, span: Span | None) -> str:
     except OSError as fault:
         reason = fault.strerror or "it cannot be read"
         help = "paths are relative to the file that imports" if span is not None else None
-        if not path.suffix and path.with_suffix(".attn").exists():
+        if path.name and not path.suffix and path.with_suffix(".attn").exists():
             help = f"did you mean `{path.with_suffix('.attn').name}`?"
         message = f"cannot read `{path}`: {reason.lower()}"
         raise AttnError(Diagnostic("A043", message, span, help=help)) from None

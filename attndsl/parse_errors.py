@@ -114,14 +114,21 @@ def _help(token: str, expected: frozenset[str], before: list[Lexeme]) -> str | N
                 return f"write a value between `{previous}` and `{token}`"
         case "}" | ")" | "]" if "INTEGER" in expected and previous:
             return f"write a value after `{previous}`"
-        case "if" | "else":
+        case "if" | "else" | "where":
+            return "write `a if condition else b`"
+        case _ if token.startswith('"') and "INTEGER" in expected:
+            return "write names without quotes"
+        case ":" if expected <= {"COMMA", "RSQB"} or previous == ":":
+            return "a slice is `start:stop`"
+        case _ if expected <= OPERATORS | {"ELSE"} and "ELSE" in expected:
             return "write `a if condition else b`"
         case "float" | "int" | "bool" if "COLON" in expected:
             return f"write `{previous}: {token}`"
         case "}" | "input" | "let" if expected == {"COLON"}:
             return f"write its type, as in `{previous}: float[H]`"
     if ended and previous and (token[:1].isalnum() or token[:1] == "_"):
-        return f"write an operator between `{previous}` and `{token}`"
+        comma = " or a comma" if "COMMA" in expected else ""
+        return f"write an operator{comma} between `{previous}` and `{token}`"
     if expected == {"STRING"} and token.isidentifier():
         return f'write `"{token}.attn"`'
     if "LBRACE" in expected and "EQUAL" not in expected:
@@ -129,7 +136,11 @@ def _help(token: str, expected: frozenset[str], before: list[Lexeme]) -> str | N
     if "EQUAL" in expected and "LPAR" in expected:
         return "write a definition as `def name(x) = …`"
     if "EQUAL" in expected and before and before[-1].kind == "name":
-        return "write `score = …`" if previous == "return" else f"write `{previous} = …`"
+        if previous in ("for", "while"):
+            return "a formula holds for every pair: there is nothing to loop over"
+        if previous == "return" or not (token[:1].isalpha() or token[:1] in '_"'):
+            return "give the formula a name, as in `score = …` or `mask = …`"
+        return f"write `{previous} = …`"
     if expected == {"EQUAL"}:
         return "write `=` before the formula"
     return None
@@ -151,6 +162,8 @@ def _without_operator(
         help = "compare with `<=` and `<`, as in `0 <= x < 3`"
     elif right.text == "is":
         help = "write `==` to compare"
+    elif left.text == "lambda":
+        help = "define a function with `def name(x) = …`"
     elif right.text in ("then", "where"):
         help = "write `a if condition else b`"
     span = Span(source, right.start, right.end)

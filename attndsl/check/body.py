@@ -85,7 +85,7 @@ class _Checker(Declarations):
         found: dict[str, syntax.Assign] = {}
         for statement in self.statements(syntax.Assign):
             word = statement.target.parts[0]
-            with self.recording():
+            with self.recording(statement.target if word not in TARGETS else None):
                 if word not in TARGETS:
                     raise self.fault(
                         "A018",
@@ -162,7 +162,11 @@ class _Checker(Declarations):
     def mask(self, written: syntax.Expression) -> Expression:
         context = Context("the mask", PAIR_INDICES, {})
         value = expressions.check(written, self.environment(context))
-        help = "compare it, as in `… != 0`" if value.type in (INT, FLOAT) else None
+        help = None
+        if value.type is INT:
+            help = "compare it, as in `… != 0`"
+        elif value.type is FLOAT:
+            help = "compare, as in `i >= j`; what is added goes into `score`"
         self.require(value, BOOL, "the mask", written.span, help)
         return value
 

@@ -51,6 +51,8 @@ def call(call: syntax.Call, environment: Environment, span: Span) -> Expression:
 def _unknown_function(call: syntax.Call, environment: Environment) -> AttnError:
     name = ".".join(call.function.parts)
     at = call.function.span
+    if name in environment.failed | environment.module.failed:
+        return AttnError([])  # its declaration was reported
     if name in environment.bindings or name in environment.lets:
         return environment.fault(
             "A013",
@@ -63,12 +65,18 @@ def _unknown_function(call: syntax.Call, environment: Environment) -> AttnError:
             "A013", "`cumsum` stands alone", at, help="name it first: `let c = cumsum(…)`"
         )
     known = [*environment.module.definitions, *FUNCTIONS, *builtins.EXPANDED, *patterns.PATTERNS]
+    if name in environment.known_values():
+        return environment.fault(
+            "A013", f"`{name}` is not a function", at, help=f"to multiply, write `{name} * (…)`"
+        )
+    # `torch.tanh` is the language's `tanh`.
+    last = call.function.parts[-1]
     return environment.fault(
         "A013",
         f"unknown function `{name}`",
         at,
         label="not a definition or a built-in function",
-        help=suggestion(name, known),
+        help=f"write `{last}(…)`" if last in known else suggestion(name, known),
     )
 
 

@@ -252,9 +252,9 @@ class Declarations:
                     statement.span,
                     help="name them all at once: `axes y, x`",
                 )
-        for statement in statements[:1]:
-            with self.recording():
-                self.axes = tuple(self.declare(name, "an axis") for name in statement.names)
+        names = [name for statement in statements for name in statement.names]
+        with self.recording():
+            self.axes = tuple(self.declare(name, "an axis") for name in names)
 
     def inputs(self) -> tuple[InputDeclaration, ...]:
         found: list[InputDeclaration] = []

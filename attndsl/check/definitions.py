@@ -41,10 +41,13 @@ def collect(
                 definition.name.span,
                 help="choose another name",
             )
-        fault = fault or _parameters(definition)
         if fault is not None:
             faults.append(fault)
             continue
+        # A definition with faulty parameters is known all the same: its uses are no faults.
+        fault = _parameters(definition)
+        if fault is not None:
+            faults.append(fault)
         own[word] = definition.name.span
         scope.definitions[word] = Defined(definition, scope)
     names: dict[str, Span] = {}
@@ -131,6 +134,7 @@ def _import(
         if word in loaded.attentions:
             scope.attentions[word] = loaded.attentions[word]
         if word not in own and word not in loaded.attentions:
+            scope.failed.add(word)
             raise AttnError(
                 Diagnostic(
                     "A017",

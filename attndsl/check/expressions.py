@@ -24,6 +24,7 @@ from attndsl.expression import (
     Expression,
     Literal,
     Matrix,
+    Parameter,
     Read,
     Vector,
     children,
@@ -140,11 +141,15 @@ def _subscript(subscript: syntax.Subscript, environment: Environment, span: Span
         assert isinstance(inner, Read)
         return dataclasses.replace(inner, indices=(*value.indices, *inner.indices))
     if not isinstance(value.type, Vector):
+        help = None
+        if isinstance(value, Parameter):
+            help = f"a tensor is declared by `input {value.name}: {value.type}[…]`"
         raise environment.fault(
             "A027",
             f"{describe(value.type)} cannot be indexed",
             at,
             label=f"this is {describe(value.type)}",
+            help=help,
         )
     if len(subscript.indices) != 1:
         raise environment.fault("A031", "a vector has 1 dimension", span)

@@ -42,6 +42,8 @@ def binding(name: syntax.Name, environment: Environment, span: Span) -> Binding:
     """What a plain name means, an array without its indices."""
     word = name.parts[0]
     context = environment.context
+    if word in environment.failed | environment.module.failed:
+        raise AttnError([])  # its declaration was reported
     if word in environment.bindings:
         environment.used.add(word)
         found = environment.bindings[word]
@@ -77,8 +79,6 @@ def _let(let: syntax.Let, environment: Environment, span: Span) -> Expression:
 
 
 def _unknown_name(word: str, environment: Environment, span: Span) -> AttnError:
-    if word in environment.failed:
-        return AttnError([])
     if word in INDICES or word in OPERANDS:
         here = sorted(environment.context.indices | set(environment.context.operands))
         shown = ", ".join(f"`{name}`" for name in here)
@@ -117,7 +117,7 @@ def _elsewhere(word: str, environment: Environment) -> str | None:
             return "`t` is a step, in a `state` or a `cumsum`"
         case "h" if "g" in indices:
             return "the heads of keys and values are `g`"
-        case ("i" | "row") if "j" in indices:
+        case "i" | "row" if "j" in indices:
             return "the position of a key is `j`"
         case "j" if "i" in indices:
             return "the position of a query is `i`"
@@ -132,6 +132,9 @@ _SPELLINGS = {
     "inf": "hide pairs with `mask = …`, not with an infinite score",
     "None": "leave the statement out",
     "pi": "write `3.141592653589793`",
+    "q_idx": "did you mean `i`?",
+    "kv_idx": "did you mean `j`?",
+    "k_idx": "did you mean `j`?",
     "kv_head": "did you mean `g`?",
     "head": "did you mean `h`?",
     "batch": "did you mean `b`?",

@@ -77,6 +77,8 @@ class ModuleScope:
     definitions: dict[str, Defined]
     attentions: dict[str, syntax.Attention]
     prelude: bool = False
+    # Names that an import should have brought, and did not: already reported.
+    failed: set[str] = field(default_factory=set)
 
 
 @dataclass
