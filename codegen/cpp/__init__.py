@@ -1,1 +1,5 @@
+"""The CPU target: a plan as one C++ file."""
 
+from attndsl.codegen.cpp.emitter import emit
+
+__all__ = ["emit"]

@@ -1,0 +1,73 @@
+"""From a plan to one C++ file: constants, the support pieces in use, and a kernel per stage."""
+
+from __future__ import annotations
+
+from attndsl.codegen.cpp.attend import AttendKernel
+from attndsl.codegen.cpp.kernel import Kernel
+from attndsl.codegen.cpp.layout import wrap
+from attndsl.codegen.cpp.reads import Array
+from attndsl.codegen.cpp.support import support_text
+from attndsl.codegen.cpp.tokens import emit_prepare, emit_scan
+from attndsl.codegen.program import Program, Specialization, Tile
+from attndsl.codegen.writer import Writer
+from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Stage
+
+DEFAULT_TILE = Tile(64, 64)
+
+
+def emit(plan: Plan, specialization: Specialization, tile: Tile | None = None) -> Program:
+    """C++ for a plan. Rows of a tile must be a multiple of 16, its keys of 4.
+
+    Raises `AttnError` A084 to A086 for what this target cannot express.
+    """
+    tile = DEFAULT_TILE if tile is None else tile
+    buffers = tuple(stage.buffer for stage in plan.stages if isinstance(stage, Prepare | Scan))
+    arrays = {
+        declared.name: Array(declared.name, declared.element, declared.dimensions)
+        for declared in plan.attention.inputs
+    } | {buffer.name: Array(buffer.name, buffer.element, buffer.dimensions) for buffer in buffers}
+    kernels = [
+        _kernel(plan, stage, number, specialization, arrays)
+        for number, stage in enumerate(plan.stages)
+    ]
+    return Program(
+        target="cpu",
+        text=_text(plan, kernels, specialization, tile),
+        entries=tuple(kernel.entry for kernel in kernels),
+        buffers=buffers,
+        specialization=specialization,
+        tile=tile,
+    )
+
+
+def _kernel(
+    plan: Plan, stage: Stage, number: int, specialization: Specialization, arrays: dict[str, Array]
+) -> Kernel:
+    match stage:
+        case Attend():
+            return AttendKernel(plan, stage, number, specialization, arrays).emit()
+        case Prepare():
+            return emit_prepare(plan, stage, number, specialization, arrays)
+        case Scan():
+            return emit_scan(plan, stage, number, specialization, arrays)
+
+
+def _text(plan: Plan, kernels: list[Kernel], specialization: Specialization, tile: Tile) -> str:
+    w = Writer(comment="//")
+    w.comment(plan.attention.span.text)
+    w.comment("")
+    w.comment(
+        f"{specialization.dtype.value}, D = {specialization.head_dim}, "
+        f"Dv = {specialization.value_dim}"
+    )
+    w.line("#include <cstdint>")
+    w.line("#include <utility>")
+    w.blank()
+    w.line(f"constexpr int D = {specialization.head_dim}, Dv = {specialization.value_dim};")
+    w.line(f"constexpr int BLOCK_M = {tile.block_m}, BLOCK_N = {tile.block_n};")
+    w.blank()
+    w.line(support_text(set().union(*(kernel.support for kernel in kernels))))
+    for kernel in kernels:
+        w.blank()
+        w.line(wrap(kernel.text.rstrip()))
+    return w.text()

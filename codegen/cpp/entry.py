@@ -1,0 +1,36 @@
+"""The entry point of a kernel over tiles: one task for every head and tile, on all threads."""
+
+from __future__ import annotations
+
+from attndsl.codegen.writer import Writer
+
+
+def write_entry(w: Writer, name: str, residue: int | None) -> None:
+    """`residue` is the modulus where each class of positions is a problem of its own."""
+    rows = "static_cast<int64_t>(arguments.Lq)"
+    with w.block(f'extern "C" void {name}(const AttendArguments *passed) {{', "}"):
+        w.line("const AttendArguments &arguments = *passed;")
+        w.line("const int64_t heads = static_cast<int64_t>(arguments.B) * arguments.H;")
+        if residue is None:
+            w.line(f"const int64_t tiles = ({rows} + BLOCK_M - 1) / BLOCK_M;")
+            w.line("const int64_t tasks = tiles * heads;")
+        else:
+            w.line(f"const int64_t class_rows = ({rows} + {residue - 1}) / {residue};")
+            w.line("const int64_t tiles = (class_rows + BLOCK_M - 1) / BLOCK_M;")
+            w.line(f"const int64_t tasks = {residue} * tiles * heads;")
+        w.comment("The last tiles see most keys under a causal mask: they start first.")
+        w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(arguments.threads)")
+        with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
+            w.line("static thread_local AttendScratch scratch;")
+            w.line("const int32_t b = static_cast<int32_t>(task % heads / arguments.H);")
+            w.line("const int32_t h = static_cast<int32_t>(task % arguments.H);")
+            if residue is None:
+                w.line("const int32_t tile = static_cast<int32_t>(tiles - 1 - task / heads);")
+                w.line("attend_tile(arguments, scratch, b, h, tile);")
+            else:
+                w.line(f"const int32_t residue = static_cast<int32_t>(task / heads % {residue});")
+                w.line(
+                    "const int32_t tile = "
+                    f"static_cast<int32_t>(tiles - 1 - task / heads / {residue});"
+                )
+                w.line("attend_tile(arguments, scratch, b, h, tile, residue);")

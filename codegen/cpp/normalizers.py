@@ -1,0 +1,238 @@
+"""What a tile carries for each query, how a block of scores changes it, and how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from attndsl.attention import Elementwise, Softmax
+from attndsl.codegen.cpp.expressions import Expressions, as_vector
+from attndsl.codegen.cpp.scope import Level, Scope, Text
+from attndsl.codegen.writer import Writer
+from attndsl.expression import FLOAT, Literal
+
+LOG2_E = "1.44269504f"
+LN_2 = "0.693147181f"
+
+
+class Rows(Protocol):
+    """`members` are vectors per query in the scratch block; `hidden` is what a hidden pair gets;
+    `factor` rescales what was summed so far, `final_factor` what is written."""
+
+    hidden: str
+    factor: str
+    final_factor: str
+    support: set[str]
+
+    @property
+    def members(self) -> tuple[str, ...]: ...
+
+    def weight(self, expressions: Expressions) -> tuple[Scope, Text] | None:
+        """The weight made of `score` on the spot, and what it is computed from."""
+
+    def write_start(self, w: Writer) -> None:
+        """The state of a row that has seen no key."""
+
+    def write_before(self, w: Writer) -> None:
+        """Ahead of a block's pairs."""
+
+    def write_cell(self, w: Writer) -> None:
+        """For every pair, inside the loops over keys and columns."""
+
+    def write_after(self, w: Writer) -> None:
+        """After a block's pairs: weights are in `scores` now."""
+
+    def write_finish(self, w: Writer, statistics: str | None) -> None:
+        """The factor that the output is written with, and the log-sum-exp."""
+
+
+@dataclass
+class SoftmaxRows:
+    """The running maximum and sum. `in_powers_of_two`: scores come multiplied by log2(e)."""
+
+    softmax: Softmax
+    expressions: Expressions
+    in_powers_of_two: bool
+    hidden: str = "-INFINITE"
+    factor: str = "scratch.factor"
+    final_factor: str = "final_factor"
+    support: set[str] = field(default_factory=lambda: {"exp2"})
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return ("highest", "total", "factor")
+
+    def weight(self, expressions: Expressions) -> tuple[Scope, Text] | None:
+        return None
+
+    def write_start(self, w: Writer) -> None:
+        with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+            w.line("scratch.highest[column] = floats(-INFINITE);")
+            w.line("scratch.total[column] = Floats{};")
+
+    def write_before(self, w: Writer) -> None:
+        w.line("Floats highest[COLUMNS];")
+        w.line("UNROLL")
+        w.line(
+            "for (int column = 0; column < COLUMNS; ++column) "
+            "highest[column] = scratch.highest[column];"
+        )
+
+    def write_cell(self, w: Writer) -> None:
+        w.line("highest[column] = maximum(highest[column], score);")
+
+    def write_after(self, w: Writer) -> None:
+        w.line("Floats reference[COLUMNS], total[COLUMNS];")
+        w.line("UNROLL")
+        with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+            w.comment("A row that has seen nothing but -inf keeps weights of 0.")
+            w.line(
+                "reference[column] = "
+                "select(highest[column] == -INFINITE, floats(0.0f), highest[column]);"
+            )
+            w.line(
+                f"scratch.factor[column] = "
+                f"{self._power('scratch.highest[column] - reference[column]')};"
+            )
+            w.line("scratch.highest[column] = highest[column];")
+            w.line("total[column] = scratch.total[column] * scratch.factor[column];")
+        with w.block("for (int key = 0; key < keys; ++key) {", "}"):
+            w.line("UNROLL")
+            with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+                w.line("Floats &cell = scratch.scores[key * COLUMNS + column];")
+                w.line(f"cell = {self._power('cell - reference[column]')};")
+                w.line("total[column] += cell;")
+        w.line("UNROLL")
+        w.line(
+            "for (int column = 0; column < COLUMNS; ++column) "
+            "scratch.total[column] = total[column];"
+        )
+
+    def write_finish(self, w: Writer, statistics: str | None) -> None:
+        sink, value = self.softmax.sink, self.softmax.sink_value
+        w.line("Floats final_factor[COLUMNS];")
+        if value is not None:
+            w.line("Floats sink_weight[COLUMNS];")
+        sink_text = None
+        if sink is not None:
+            sink_text = as_vector(self.expressions.text(sink, Level.LANE), FLOAT)
+        with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+            if sink_text is None:
+                w.line("const Floats highest = scratch.highest[column];")
+                w.line("const Floats total = scratch.total[column];")
+                w.line("final_factor[column] = select(total == 0.0f, floats(0.0f), 1.0f / total);")
+            else:
+                self._write_sink(w, sink_text, value is not None)
+            if statistics is not None:
+                self._write_statistics(w, statistics)
+        if value is not None:
+            index, element = self.expressions.vectors.loop(self.expressions, value, Level.LANE)
+            with (
+                w.block(f"for (int {index} = 0; {index} < Dv; ++{index}) {{", "}"),
+                w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"),
+            ):
+                w.line(f"Floats &element = scratch.output[{index} * COLUMNS + column];")
+                w.line(
+                    "element = element * final_factor[column] + "
+                    f"sink_weight[column] * {element.inside(13)};"
+                )
+            w.line("for (Floats &factor : final_factor) factor = floats(1.0f);")
+
+    def _write_sink(self, w: Writer, sink: Text, has_value: bool) -> None:
+        unit = f" * {LOG2_E}" if self.in_powers_of_two else ""
+        w.comment("The sink joins the sum as one more key.")
+        w.line(f"const Floats sink = {sink.inside(12)}{unit};")
+        w.line("const Floats highest = maximum(scratch.highest[column], sink);")
+        w.line("const Floats reference = select(highest == -INFINITE, floats(0.0f), highest);")
+        w.line(f"const Floats kept = {self._power('scratch.highest[column] - reference')};")
+        w.line(f"const Floats sunk = {self._power('sink - reference')};")
+        w.line("const Floats total = scratch.total[column] * kept + sunk;")
+        w.line("final_factor[column] = select(total == 0.0f, floats(0.0f), kept / total);")
+        if has_value:
+            w.line("sink_weight[column] = select(total == 0.0f, floats(0.0f), sunk / total);")
+
+    def _write_statistics(self, w: Writer, statistics: str) -> None:
+        self.support.add("log")
+        natural = f"highest * {LN_2}" if self.in_powers_of_two else "highest"
+        w.line(
+            "const Floats log_sum_exp = "
+            f"select(total == 0.0f, floats(-INFINITE), {natural} + log(total));"
+        )
+        w.line(
+            "for (int lane = column * LANES; lane < rows && lane < (column + 1) * LANES; ++lane)"
+        )
+        with w.indented():
+            w.line(f"{statistics} = log_sum_exp[lane % LANES];")
+
+    def _power(self, difference: str) -> str:
+        if self.in_powers_of_two:
+            return f"exp2({difference})"
+        return f"exp2(({difference}) * {LOG2_E})"
+
+
+@dataclass
+class ElementwiseRows:
+    """A sum of weighted values, and of the weights where the rows are divided by that."""
+
+    elementwise: Elementwise
+    expressions: Expressions
+    hidden: str = "0.0f"
+    factor: str = "scratch.factor"
+    final_factor: str = "final_factor"
+    support: set[str] = field(default_factory=set)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return ("total", "factor") if self._sums else ("factor",)
+
+    @property
+    def _sums(self) -> bool:
+        return self.elementwise.divisor == "sum"
+
+    def weight(self, expressions: Expressions) -> tuple[Scope, Text] | None:
+        scope = Scope("weight", names=dict(expressions.scopes[Level.PAIR].names))
+        kept, expressions.scopes[Level.PAIR] = expressions.scopes[Level.PAIR], scope
+        text = as_vector(expressions.text(self.elementwise.weight), FLOAT)
+        expressions.scopes[Level.PAIR] = kept
+        return scope, text
+
+    def write_start(self, w: Writer) -> None:
+        w.line("for (Floats &factor : scratch.factor) factor = floats(1.0f);")
+        if self._sums:
+            w.line("for (Floats &total : scratch.total) total = Floats{};")
+
+    def write_before(self, w: Writer) -> None:
+        if self._sums:
+            w.line("Floats total[COLUMNS];")
+            w.line("UNROLL")
+            w.line(
+                "for (int column = 0; column < COLUMNS; ++column) "
+                "total[column] = scratch.total[column];"
+            )
+
+    def write_cell(self, w: Writer) -> None:
+        if self._sums:
+            w.line("total[column] += weight;")
+
+    def write_after(self, w: Writer) -> None:
+        if self._sums:
+            w.line("UNROLL")
+            w.line(
+                "for (int column = 0; column < COLUMNS; ++column) "
+                "scratch.total[column] = total[column];"
+            )
+
+    def write_finish(self, w: Writer, statistics: str | None) -> None:
+        divisor = self.elementwise.divisor
+        w.line("Floats final_factor[COLUMNS];")
+        if divisor is None:
+            w.line("for (Floats &factor : final_factor) factor = floats(1.0f);")
+            return
+        if isinstance(divisor, str):
+            epsilon = self.expressions.text(Literal(float(self.elementwise.epsilon)), Level.LANE)
+            text = f"scratch.total[column] + {epsilon.text}"
+        else:
+            text = as_vector(self.expressions.text(divisor, Level.LANE), FLOAT).text
+        with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+            w.line(f"const Floats divisor = {text};")
+            w.line("final_factor[column] = select(divisor == 0.0f, floats(0.0f), 1.0f / divisor);")

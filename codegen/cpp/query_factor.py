@@ -1,0 +1,94 @@
+"""Factors of a matrix product that cost nothing: queries are multiplied by them once per tile.
+
+`dot(q, k) * scale` becomes a product with scaled queries; and where the softmax's score is nothing
+but that, so does log2(e), and the exponential is a plain power of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from attndsl.attention import Softmax
+from attndsl.expression import (
+    FLOAT,
+    Binary,
+    DotResult,
+    Expression,
+    Literal,
+    children,
+    index_names,
+    transform,
+)
+from attndsl.planner.plan import Attend
+
+_SAME_IN_A_TILE = frozenset("bhg") | {"residue"}
+
+
+@dataclass(frozen=True)
+class QueryFactors:
+    """One factor for each product (None: 1), and the score without them.
+
+    `in_powers_of_two`: the score is one product alone, to be multiplied by log2(e) too.
+    """
+
+    factors: tuple[Expression | None, ...]
+    score: Expression
+    in_powers_of_two: bool
+
+
+def fold_factors(stage: Attend) -> QueryFactors:
+    """Take out of the score the factors that every use of a product has and that a tile shares."""
+    score = stage.score
+    factors: list[Expression | None] = []
+    for number in range(len(stage.dots)):
+        factor: Expression | None = None
+        while True:
+            found = _common_factor(score, DotResult(number))
+            if found is None:
+                break
+            score = _without(score, DotResult(number), found)
+            factor = found if factor is None else Binary("*", factor, found, FLOAT)
+        factors.append(factor)
+    alone = isinstance(stage.normalizer, Softmax) and score == DotResult(0)
+    return QueryFactors(tuple(factors), score, alone)
+
+
+def _common_factor(score: Expression, product: DotResult) -> Expression | None:
+    found = set(_factors(score, product))
+    if len(found) != 1:
+        return None
+    (factor,) = found
+    return factor
+
+
+def _factors(node: Expression, product: DotResult) -> Iterator[Expression | None]:
+    """For every use of the product, what it is multiplied by there; None if by nothing usable."""
+    if node == product:
+        yield None
+        return
+    factor = _factor(node, product)
+    if factor is not None:
+        yield factor
+        return
+    for child in children(node):
+        yield from _factors(child, product)
+
+
+def _factor(node: Expression, product: DotResult) -> Expression | None:
+    match node:
+        case Binary("*", left, right) if left == product and _is_shared(right):
+            return right
+        case Binary("*", left, right) if right == product and _is_shared(left):
+            return left
+        case Binary("/", left, right) if left == product and _is_shared(right):
+            return Binary("/", Literal(1.0), right, FLOAT)
+    return None
+
+
+def _is_shared(factor: Expression) -> bool:
+    return index_names(factor) <= _SAME_IN_A_TILE
+
+
+def _without(score: Expression, product: DotResult, factor: Expression) -> Expression:
+    return transform(score, lambda node: product if _factor(node, product) == factor else node)

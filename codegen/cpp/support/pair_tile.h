@@ -1,0 +1,22 @@
+// to[key][query] = from[row[query] + key * stride]: an input that lies along the keys, turned so that
+// lanes are queries.
+INLINE Floats load_bits(const float *from) { return load(from); }
+INLINE Floats load_bits(const int32_t *from) { return (Floats)load(from); }
+
+template <class T, class Vector>
+static void load_pairs(const T *from, const Longs *row, int64_t stride, int keys, Vector *to) {
+    for (int column = 0; column < COLUMNS; ++column) {
+        int key = 0;
+        if (stride == 1) {
+            for (; key + LANES <= keys; key += LANES) {
+                Floats block[LANES];
+                UNROLL
+                for (int lane = 0; lane < LANES; ++lane) block[lane] = load_bits(from + row[column][lane] + key);
+                transpose(block);
+                UNROLL
+                for (int lane = 0; lane < LANES; ++lane) to[(key + lane) * COLUMNS + column] = (Vector)block[lane];
+            }
+        }
+        for (; key < keys; ++key) to[key * COLUMNS + column] = gather(from + key * stride, row[column]);
+    }
+}

@@ -1,0 +1,5 @@
+INLINE Floats sigmoid(Floats x) {
+    return reciprocal(1.0f + exp2(minimum(x * -1.44269504f, floats(126.0f))));
+}
+
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + __builtin_expf(-x)); }

@@ -1,0 +1,130 @@
+"""C++ programs: built once for this machine, loaded, and launched on torch tensors.
+
+Torch is imported before an object is loaded, so that both share one OpenMP runtime and its threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program
+from attndsl.diagnostics import InternalError
+from attndsl.runtime.cache import default_cache, key_of
+from attndsl.runtime.cpp_compiler import find_compiler, processor_features
+
+SOURCE, OBJECT = "kernel.cpp", "kernel.so"
+_PACKED = {
+    ArgumentKind.TENSOR: "P",
+    ArgumentKind.TABLE: "P",
+    ArgumentKind.STRIDE: "q",
+    ArgumentKind.SIZE: "i",
+    ArgumentKind.SCALE: "f",
+}
+
+
+def build(program: Program) -> CompiledProgram:
+    """The program, ready to launch; compiled now unless the cache holds it.
+
+    Raises `AttnError` A090 where there is no compiler, A091 where it does not work.
+    """
+    compiler = find_compiler()
+    key = key_of(program.text, *compiler.flags, compiler.identity, processor_features())
+    directory = default_cache().obtain("cpp", key, lambda path: build_into(program, path))
+    return load(directory / OBJECT, program)
+
+
+def build_into(program: Program, directory: Path) -> None:
+    """Write source and shared object into a directory."""
+    source = directory / SOURCE
+    source.write_text(program.text, encoding="utf-8")
+    find_compiler().compile(source, directory / OBJECT)
+
+
+def load(path: Path, program: Program) -> CompiledProgram:
+    """A program whose shared object has been built, for this kind of processor."""
+    return CompiledProgram(program, ctypes.CDLL(str(path)))
+
+
+class CompiledProgram:
+    """A loaded program. Launching is safe from several threads at once."""
+
+    def __init__(self, program: Program, library: ctypes.CDLL):
+        self.program = program
+        self._launches = [_Launch(entry, library) for entry in program.entries]
+
+    def launch(
+        self,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scale: float,
+        table: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Run the entries in order.
+
+        `tensors` holds the operands, the inputs as kernels read them, the program's buffers, `out`
+        and, where the program writes it, `log_sum_exp`; `table` the fields of the `BlockTable`.
+        """
+        with_threads = {**sizes, "threads": torch.get_num_threads()}
+        for launch in self._launches:
+            launch(tensors, with_threads, scale, table or {})
+
+
+class _Launch:
+    """Packs one entry's arguments as its C++ struct has them, and calls it."""
+
+    def __init__(self, entry: Entry, library: ctypes.CDLL):
+        self._function = getattr(library, entry.function)
+        self._function.restype = None
+        self._function.argtypes = [ctypes.c_char_p]
+        self._pack = struct.Struct("@" + "".join(_PACKED[one.kind] for one in entry.arguments)).pack
+        # Vectors are read element after element; whatever else has any stride.
+        self._dense = [
+            one.name
+            for one in entry.arguments
+            if one.kind == ArgumentKind.TENSOR and one.name in ("q", "k", "v")
+        ]
+        self._readers = [_reader(one) for one in entry.arguments]
+
+    def __call__(
+        self,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scale: float,
+        table: Mapping[str, Tensor],
+    ) -> None:
+        for name in self._dense:
+            tensor = tensors[name]
+            if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+                tensors = {**tensors, name: tensor.contiguous()}
+        values = [reader(tensors, sizes, scale, table) for reader in self._readers]
+        self._function(self._pack(*values))
+
+
+_Reader = Callable[
+    [Mapping[str, Tensor], Mapping[str, int], float, Mapping[str, Tensor]], int | float
+]
+
+
+def _reader(argument: Argument) -> _Reader:
+    name, axis = argument.name, argument.axis
+    match argument.kind:
+        case ArgumentKind.TENSOR:
+            return lambda tensors, sizes, scale, table: tensors[name].data_ptr()
+        case ArgumentKind.STRIDE:
+            return lambda tensors, sizes, scale, table: tensors[name].stride(axis)
+        case ArgumentKind.SIZE:
+            return lambda tensors, sizes, scale, table: sizes[name]
+        case ArgumentKind.SCALE:
+            return lambda tensors, sizes, scale, table: scale
+        case ArgumentKind.TABLE:
+            return lambda tensors, sizes, scale, table: table[name].data_ptr()
+    raise InternalError(f"an argument of unknown kind {argument.kind}")
+
+
+__all__: Sequence[str] = ("CompiledProgram", "build", "build_into", "load")
