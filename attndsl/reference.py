@@ -63,13 +63,13 @@ def run(
     given = {"q": np.asarray(q, np.float64), "k": np.asarray(k, np.float64)}
     if v is not None:
         given["v"] = np.asarray(v, np.float64)
-    calls = _Call(attention, given, inputs, scale, offset, axes or {})
-    batches, heads, rows = (calls.sizes[name] for name in ("B", "H", "Lq"))
-    output = np.zeros((batches, heads, rows, calls.sizes["Dv"]))
+    call = _Call(attention, given, inputs, scale, offset, axes or {})
+    batches, heads, rows = (call.sizes[name] for name in ("B", "H", "Lq"))
+    output = np.zeros((batches, heads, rows, call.vectors["v"].shape[-1]))
     log_sum_exp = np.zeros((batches, heads, rows))
     for b in range(batches):
         for h in range(heads):
-            output[b, h], log_sum_exp[b, h] = calls.head(b, h)
+            output[b, h], log_sum_exp[b, h] = call.head(b, h)
     is_softmax = not isinstance(attention.normalizer, Elementwise)
     return Result(output, log_sum_exp if is_softmax else None)
 
@@ -114,12 +114,13 @@ class _Call:
         self.vectors = {**given, **self._prepare(given)}
 
     def _value_width(self, given: Mapping[str, Array]) -> int:
-        for name, element in self.attention.prepared:
-            if name == "v" and isinstance(element.type, Vector):
-                # The size of a value that is made of `k` cannot depend on the size of `v`.
-                sizes = {**self.sizes, "Dv": given["v"].shape[-1]} if "v" in given else self.sizes
-                return evaluate_size(element.type.size, sizes)
-        return int(given["v"].shape[-1])
+        """`Dv`: the size of the values that the caller gives or, if none, of those made."""
+        if "v" in given:
+            return int(given["v"].shape[-1])
+        made = dict(self.attention.prepared)["v"]
+        if not isinstance(made.type, Vector):
+            raise InternalError("a value is not a vector")
+        return evaluate_size(made.type.size, self.sizes)
 
     def _scan(self, scan: TokenScan) -> Array:
         shape = tuple(evaluate_size(dimension, self.sizes) for dimension in scan.dimensions)

@@ -175,6 +175,12 @@ def test_value_made_of_the_key() -> None:
     np.testing.assert_array_equal(output, k[..., 1:3])
 
 
+def test_value_of_another_size_than_the_one_given() -> None:
+    q, k, v = vectors()
+    output = reference.run(attention("v = v[0:Dv - 1] mask = i == j"), q, k, v, {}).output
+    np.testing.assert_array_equal(output, v[..., :3])
+
+
 def test_prepared_vectors_are_made_of_those_given() -> None:
     q, k, v = vectors()
     # Were `k` in `v = …` the prepared one, the values would be doubled.
