@@ -56,7 +56,8 @@ def execute(
     sizes |= {f"axis.{name}": length for name, length in (axes or {}).items()}
     if v is not None:
         sizes["Dv"] = given["v"].shape[-1]
-    sizes["Dv"] = evaluate_size(plan.attend.value.size, sizes)
+    else:
+        sizes["Dv"] = evaluate_size(plan.attend.value.size, sizes)
     call = _Call(
         given,
         Environment(
@@ -127,7 +128,8 @@ class _Call:
 
     def attend(self, stage: Attend, block_m: int, block_n: int) -> Result:
         batches, heads, rows = (self._sizes[name] for name in ("B", "H", "Lq"))
-        output = np.zeros((batches, heads, rows, self._sizes["Dv"]))
+        width = evaluate_size(stage.value.size, self._sizes)
+        output = np.zeros((batches, heads, rows, width))
         log_sum_exp = np.zeros((batches, heads, rows))
         for visit in visits(stage, self.base, block_m, block_n):
             tile = _Tile(self, stage, visit)
@@ -165,7 +167,7 @@ class _Tile:
 
     def run(self) -> tuple[Array, Array]:
         """Output `[batches, heads, rows, Dv]` and log-sum-exp (zeros where there is none)."""
-        width = self._call.base.sizes["Dv"]
+        width = evaluate_size(self._stage.value.size, self._call.base.sizes)
         shape = self._visit.batches.size, self._visit.heads.size, self._rows.size
         match self._stage.normalizer:
             case Softmax(sink, sink_value):
