@@ -80,7 +80,8 @@ def test_statements_need_no_separator():
     tree = parse(
         Source(
             "attention a(w: int = 3 where w > 0, flag = True,) {"
-            " input x: float[B, Lk // w] axes y, z let c = x[b, j] q = q mask = c < w route blocks of w { keep = top(3) }"
+            " input x: float[B, Lk // w] axes y, z let c = x[b, j] q = q mask = c < w"
+            " route blocks of w { keep = top(3) }"
             " state S: [D, Dv] { S = S read = q } branch l = a(1) output = l }"
         )
     )

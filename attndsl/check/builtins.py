@@ -195,7 +195,8 @@ def _dot(left: Expression, right: Expression, environment: Environment, span: Sp
 
 def _outer(left: Expression, right: Expression, environment: Environment, span: Span) -> Expression:
     if not environment.context.matrices:
-        raise environment.fault("A019", "`outer` has a meaning only in a `state`", span)
+        message = "`outer` has a meaning only in a state"
+        raise environment.fault("A019", message, span, help="write it in a step of a `state`")
     for side in (left, right):
         if not isinstance(side.type, Vector):
             raise _wrong(OUTER, "vectors", side, environment, span)

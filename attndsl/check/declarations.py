@@ -252,9 +252,9 @@ class Declarations:
                     statement.span,
                     help="name them all at once: `axes y, x`",
                 )
-        names = [name for statement in statements for name in statement.names]
-        with self.recording():
-            self.axes = tuple(self.declare(name, "an axis") for name in names)
+        for name in [name for statement in statements for name in statement.names]:
+            with self.recording():
+                self.axes = (*self.axes, self.declare(name, "an axis"))
 
     def inputs(self) -> tuple[InputDeclaration, ...]:
         found: list[InputDeclaration] = []

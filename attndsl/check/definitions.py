@@ -8,7 +8,7 @@ from attndsl import syntax
 from attndsl.check.builtins import EXPANDED
 from attndsl.check.normalizers import NORMALIZERS
 from attndsl.check.patterns import PATTERNS
-from attndsl.check.scope import RESERVED, Defined, ModuleScope, suggestion
+from attndsl.check.scope import INDICES, RESERVED, Defined, ModuleScope, suggestion
 from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.functions import FUNCTIONS
 from attndsl.source import Span
@@ -34,7 +34,8 @@ def collect(
     for definition in tree.definitions:
         word = definition.name.parts[0]
         fault = _taken(definition.name, own, "definition")
-        if fault is None and word in BUILT_IN:
+        hidden = word in INDICES and not definition.parameters
+        if fault is None and (word in BUILT_IN or hidden):
             fault = Diagnostic(
                 "A015",
                 f"`{word}` is built in",

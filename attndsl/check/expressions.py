@@ -179,7 +179,10 @@ def _read(
     span: Span,
 ) -> Expression:
     # `u[h, 0:32]` is a slice of the vector `u[h]`.
-    if len(indices) == len(array.dimensions) and isinstance(indices[-1], syntax.Slice):
+    last_is_vector = len(indices) == len(array.dimensions) and not reads.has_role(
+        array.dimensions[-1]
+    )
+    if last_is_vector and isinstance(indices[-1], syntax.Slice):
         typed = [_index(index, environment) for index in indices[:-1]]
         vector = reads.read(array, typed, environment, span)
         start, stop = indices[-1].start, indices[-1].stop

@@ -185,7 +185,8 @@ def _weight(
         result = calls.expand(defined, arguments, inside, span, [score])
         return _float(result, "a weight", inside)
     function = FUNCTIONS.get(name)
-    if function is not None and function.shape is Shape.ELEMENTWISE and not arguments:
+    if function is not None and function.shape is Shape.ELEMENTWISE:
+        _options(name, arguments, _OPTIONS, environment)
         return _float(builtins.call(name, [score], inside, span), "a weight", inside)
     raise _not_a_normalizer(name, at, environment)
 

@@ -36,6 +36,11 @@ ROLES: dict[str, tuple[str, ...]] = {
 _INDEXED = {index: size for size, indices in ROLES.items() for index in indices}
 
 
+def has_role(dimension: Expression) -> bool:
+    """Whether an index runs over the dimension, rather than the elements of a vector."""
+    return isinstance(dimension, Size) and dimension.name in ROLES
+
+
 def dimension_text(dimension: Expression) -> str:
     from attndsl.printing import text
 
@@ -96,10 +101,9 @@ def _dimensions(count: int) -> str:
 def _trailing_type(
     array: Array, trailing: tuple[Expression, ...], environment: Environment, span: Span
 ) -> Type:
-    roles = any(isinstance(d, Size) and d.name in ROLES for d in trailing)
     if not trailing:
         return array.element
-    if roles or array.element is not FLOAT or len(trailing) > 2:
+    if any(map(has_role, trailing)) or array.element is not FLOAT or len(trailing) > 2:
         missing = ", ".join(f"`{dimension_text(dimension)}`" for dimension in trailing)
         raise environment.fault(
             "A032",
