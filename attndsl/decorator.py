@@ -117,7 +117,7 @@ class _Names:
                 return (value.__name__, *rest)
             case Value():
                 return (value.name, *rest)
-            case FunctionType(__module__=language.__name__):
+            case FunctionType(__module__=module) if module.startswith(language.__name__):
                 return (value.__name__, *rest)
         return parts
 

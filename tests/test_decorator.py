@@ -18,7 +18,6 @@ import attndsl.language as al
 from attndsl import syntax
 from attndsl.decorator import attention_of, define, kernel, syntax_of
 from attndsl.diagnostics import AttnError
-from attndsl.functions import FUNCTIONS
 from attndsl.language import (
     D,
     Dv,
@@ -29,7 +28,6 @@ from attndsl.language import (
     Lq,
     axes,
     b,
-    branch,
     causal,
     cumsum,
     dot,
@@ -684,48 +682,3 @@ def test_the_body_is_never_run(tmp_path: Path) -> None:
         assert "mark_default" in sys.modules
     finally:
         sys.modules.pop("mark_default", None)
-
-
-# Names
-
-
-def test_every_builtin_and_pattern_is_a_name_of_the_language() -> None:
-    from attndsl.check.prelude import standard_patterns
-
-    pythons_own = {"abs", "float", "int"}
-    for name in FUNCTIONS:
-        if name not in pythons_own:
-            assert callable(getattr(al, name)), name
-    for name, defined in standard_patterns().definitions.items():
-        declared = defined.definition.parameters
-        value = getattr(al, name)
-        if not declared:
-            assert isinstance(value, al.Value)
-            continue
-        signature = inspect.signature(value)
-        assert list(signature.parameters) == [p.name.parts[0] for p in declared], name
-        for written, parameter in zip(declared, signature.parameters.values(), strict=True):
-            if isinstance(written.default, syntax.Number | syntax.Boolean):
-                assert parameter.default == written.default.value, name
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda: i - j,
-        lambda: 1 + i,
-        lambda: not causal,
-        lambda: i.y,
-        lambda: al.v[0],
-        lambda: dot(q, k),
-        lambda: Input(float, H),
-        lambda: axes("y"),
-        lambda: float(scale),
-        lambda: capped(3.0),
-        lambda: branch(3),
-    ],
-)
-def test_names_of_the_language_have_no_value_in_python(use: Callable[[], object]) -> None:
-    with pytest.raises(AttnError) as raised:
-        use()
-    assert raised.value.diagnostics[0].code == "A007"

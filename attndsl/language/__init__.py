@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+from attndsl.language.patterns import *  # noqa: F403
 from attndsl.language.value import Operand, Value, outside_kernel
 
 # Indices
@@ -272,162 +273,11 @@ def cumsum(x: Operand) -> Value:
     raise outside_kernel("cumsum")
 
 
-# The standard patterns: grammar/std.attn says what each is
-
-causal = Value("causal", "keys up to the query: `j <= i`")
-
-
-def sliding(window: Operand) -> Value:
-    """The last `window` keys, the query's own among them."""
-    raise outside_kernel("sliding")
-
-
-def dilated(window: Operand, step: Operand) -> Value:
-    """As far as `window` steps of `step`, in both directions, on those steps only."""
-    raise outside_kernel("dilated")
-
-
-def strided(stride: Operand) -> Value:
-    """Every `stride`-th key, counted from the query."""
-    raise outside_kernel("strided")
-
-
-def global_tokens(count: Operand) -> Value:
-    """The first `count` keys are seen by all, and see all."""
-    raise outside_kernel("global_tokens")
-
-
-def sinks(count: Operand) -> Value:
-    """Attention sinks: the first `count` keys."""
-    raise outside_kernel("sinks")
-
-
-def prefix(length: Operand) -> Value:
-    """A text sees itself in both directions within its first `length` positions."""
-    raise outside_kernel("prefix")
-
-
-def chunked(size: Operand) -> Value:
-    """Only keys of the same chunk."""
-    raise outside_kernel("chunked")
-
-
-def a_shape(sink: Operand, recent: Operand) -> Value:
-    """The first keys and the recent ones."""
-    raise outside_kernel("a_shape")
-
-
-def documents(doc: Operand) -> Value:
-    """Packed documents: `doc` gives the document of each token."""
-    raise outside_kernel("documents")
-
-
 def neighborhood(
-    window: Operand, dilation: Operand = 1, stride: Operand = 1, causal: Operand = False
-) -> Value:
-    """NATTEN's neighborhood over all axes, or along the sequence without axes."""
-    raise outside_kernel("neighborhood")
-
-
-def neighborhood1d(
-    position: Operand,
-    key: Operand,
-    length: Operand,
     window: Operand,
     dilation: Operand = 1,
     stride: Operand = 1,
     causal: Operand = False,
 ) -> Value:
-    """NATTEN's neighborhood along one axis of length `length`."""
-    raise outside_kernel("neighborhood1d")
-
-
-def neighborhood_undilated(
-    position: Operand,
-    key: Operand,
-    length: Operand,
-    window: Operand,
-    stride: Operand,
-    causal: Operand,
-) -> Value:
-    """The neighborhood among the positions of one residue class."""
-    raise outside_kernel("neighborhood_undilated")
-
-
-def neighborhood_start(
-    position: Operand, length: Operand, window: Operand, stride: Operand
-) -> Value:
-    """The first key of the neighborhood of `position`."""
-    raise outside_kernel("neighborhood_start")
-
-
-def neighborhood_causal_start(
-    position: Operand, length: Operand, window: Operand, stride: Operand
-) -> Value:
-    """The first key of the causal neighborhood."""
-    raise outside_kernel("neighborhood_causal_start")
-
-
-def softcap(x: Operand, cap: Operand) -> Value:
-    """The score kept within ±cap."""
-    raise outside_kernel("softcap")
-
-
-def logsigmoid(x: Operand) -> Value:
-    """log(sigmoid(x))."""
-    raise outside_kernel("logsigmoid")
-
-
-def silu(x: Operand) -> Value:
-    """x * sigmoid(x)."""
-    raise outside_kernel("silu")
-
-
-def clamp(x: Operand, low: Operand, high: Operand) -> Value:
-    """The nearest value between two bounds."""
-    raise outside_kernel("clamp")
-
-
-def relu2(x: Operand = 0) -> Value:
-    """relu(x) ** 2, also as a normaliser."""
-    raise outside_kernel("relu2")
-
-
-def laplace(x: Operand = 0, mean: Operand = 0.707107, deviation: Operand = 0.282095) -> Value:
-    """Mega's approximation of relu2, also as a normaliser."""
-    raise outside_kernel("laplace")
-
-
-def taylor2(x: Operand = 0) -> Value:
-    """1 + x + x ** 2 / 2, also as a normaliser."""
-    raise outside_kernel("taylor2")
-
-
-def elu1(x: Operand = 0) -> Value:
-    """elu(x) + 1, also as a normaliser."""
-    raise outside_kernel("elu1")
-
-
-def normalized(x: Operand) -> Value:
-    """The vector divided by its length."""
-    raise outside_kernel("normalized")
-
-
-def rms_norm(x: Operand, epsilon: Operand = 1e-6) -> Value:
-    """The vector divided by the root of its mean square."""
-    raise outside_kernel("rms_norm")
-
-
-def rope(x: Operand, position: Operand, base: Operand = 10000.0) -> Value:
-    """Rotary position embedding, halves rotated against each other."""
-    raise outside_kernel("rope")
-
-
-def rope_angles(x: Operand, position: Operand, base: Operand) -> Value:
-    """The angles that `rope` rotates by."""
-    raise outside_kernel("rope_angles")
-
-
-def rope_frequencies(x: Operand, base: Operand) -> Value:
-    """The frequencies of `rope`."""
-    raise outside_kernel("rope_frequencies")
+    """NATTEN's neighborhood over all axes, or along the sequence where there are none."""
+    raise outside_kernel("neighborhood")
