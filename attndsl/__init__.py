@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attndsl.api import Module, compile, load, load_artifact, parse
-    from attndsl.decorator import kernel
+    from attndsl.decorator import define, kernel
     from attndsl.diagnostics import AttnError, Diagnostic, InternalError
     from attndsl.runtime.artifact import Artifact
     from attndsl.runtime.kernel import Kernel
@@ -29,6 +29,7 @@ __all__ = [
     "Kernel",
     "Module",
     "compile",
+    "define",
     "kernel",
     "load",
     "load_artifact",
@@ -43,6 +44,7 @@ _HOMES = {
     "Kernel": "attndsl.runtime.kernel",
     "Module": "attndsl.api",
     "compile": "attndsl.api",
+    "define": "attndsl.decorator",
     "kernel": "attndsl.decorator",
     "load": "attndsl.api",
     "load_artifact": "attndsl.api",

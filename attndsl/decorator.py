@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,7 @@ from attndsl.source import Source, Span
 
 if TYPE_CHECKING:
     from attndsl.attention import Attention
+    from attndsl.check import CheckedModule
     from attndsl.runtime.kernel import Kernel
 
 
@@ -62,9 +64,13 @@ def kernel(function: Callable[..., object]) -> Kernel:
     The function's parameters are the attention's. Raises `AttnError` for what the language does not
     have, with spans in the user's Python file; the body is never executed.
     """
+    from attndsl.api import SpecWarning
     from attndsl.runtime.kernel import Kernel
 
-    return Kernel(attention_of(function))
+    checked = _checked(function)
+    for warning in checked.warnings:
+        warnings.warn(str(warning), SpecWarning, stacklevel=2)
+    return Kernel(checked.attentions[function.__name__])
 
 
 def define(function: Callable[..., object]) -> DefinedFunction:
@@ -78,9 +84,13 @@ def define(function: Callable[..., object]) -> DefinedFunction:
 
 def attention_of(function: Callable[..., object]) -> Attention:
     """The checked attention of a function. Raises `AttnError`."""
+    return _checked(function).attentions[function.__name__]
+
+
+def _checked(function: Callable[..., object]) -> CheckedModule:
     from attndsl.check import check
 
-    return check(syntax_of(function)).attentions[function.__name__]
+    return check(syntax_of(function))
 
 
 def syntax_of(function: Callable[..., object]) -> syntax.Module:

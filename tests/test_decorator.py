@@ -682,3 +682,35 @@ def test_the_body_is_never_run(tmp_path: Path) -> None:
         assert "mark_default" in sys.modules
     finally:
         sys.modules.pop("mark_default", None)
+
+
+# Kernels
+
+
+def test_a_kernel_computes_what_the_text_form_computes() -> None:
+    import torch
+
+    import attndsl
+
+    @attndsl.kernel
+    def local(window: int = 5):
+        mask = causal and i - j < window
+
+    text = attndsl.parse(
+        "attention local(window: int = 5) { mask = causal and i - j < window }"
+    ).local
+    q, k, v = (torch.randn(1, 2, 13, 8) for _ in range(3))
+    assert torch.equal(local(q, k, v), text(q, k, v))
+    assert torch.equal(local(window=2)(q, k, v), text(q, k, v, window=2))
+
+
+def test_a_kernel_that_uses_not_all_of_its_names_warns() -> None:
+    import attndsl
+    from attndsl.api import SpecWarning
+
+    with pytest.warns(SpecWarning, match="`unused` is never used"):
+
+        @attndsl.kernel
+        def wasteful():
+            unused = i - j
+            mask = causal
