@@ -77,7 +77,7 @@ def interval(**changes: object) -> Callable[[Plan], Plan]:
 
 Q = Operand("q", Vector(Size("D")))
 BROKEN: dict[str, tuple[Callable[[Plan], Plan], str]] = {
-    "no pairs": (stages(lambda old: old[:-1]), "one stage over pairs"),
+    "no pairs": (stages(lambda old: old[:-1]), "there is a stage over pairs"),
     "pairs first": (stages(lambda old: (old[-1], *old[:-1])), "comes last"),
     "read before": (stages(lambda old: old[1:]), "`c` is computed before it is read"),
     "no buffer": (

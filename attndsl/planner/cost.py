@@ -8,7 +8,8 @@ them to tell cheap from dear; `explain` prints them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -76,6 +77,10 @@ class Cost:
         return self.sizes["B"] * self.sizes["H"] * self.sizes["Lq"] * self.sizes["Lk"]
 
     @property
+    def all_blocks(self) -> int:
+        return _all_blocks(self.sizes, self.tile)
+
+    @property
     def intensity(self) -> float:
         """Operations of matrix products per byte, if every tensor moves once."""
         return self.matrix_flops / max(1, self.least_bytes)
@@ -100,30 +105,37 @@ def cost(
     and a note says so.
     """
     sizes = _completed(plan, sizes)
-    stage = plan.attend
     given = dict(inputs or {})
     base = Environment(sizes=sizes, axes=plan.attention.axes, inputs=given, clamp=True)
-    notes: tuple[str, ...] = ()
-    missing = [one.name for one in plan.attention.inputs if one.name not in given]
-    unknown = [name for name in _read_by_map(stage) if name in missing]
-    if unknown:
-        notes = (f"`{unknown[0]}` is not given, so every block is counted",)
-        blocks = _every_block(sizes, block_m, block_n)
-        visible = None
-    else:
-        blocks = count_blocks(stage, base, block_m, block_n)
-        visible = _visible_pairs(stage, base, blocks, block_m, block_n)
-    pairs = (blocks.partial + blocks.full) * block_m * block_n
+    tile = block_m, block_n
+    notes: list[str] = []
+    counts: list[Counts] = []
+    visible: int | None = 0
+    for stage in plan.attends:
+        missing = sorted(_read_by_map(stage) - set(given))
+        if missing:
+            notes.append(f"`{missing[0]}` is not given, so every block is counted")
+            counts.append(Counts(_all_blocks(sizes, tile), 0, 0))
+            visible = None
+            continue
+        counts.append(count_blocks(stage, base, *tile))
+        if visible is not None:
+            visible += _visible_pairs(stage, base, counts[-1], *tile)
+    pairs = [count.visited * block_m * block_n for count in counts]
     return Cost(
         plan,
         sizes,
-        (block_m, block_n),
-        blocks,
-        pairs,
+        tile,
+        Counts(
+            sum(count.partial for count in counts),
+            sum(count.full for count in counts),
+            sum(count.full_pairs for count in counts),
+        ),
+        sum(pairs),
         visible,
         *_operations(plan, sizes, pairs),
         *_bytes(plan, sizes, pairs, block_m, element_bytes),
-        notes,
+        tuple(notes),
     )
 
 
@@ -149,10 +161,9 @@ def _read_by_map(stage: Attend) -> frozenset[str]:
     return frozenset()
 
 
-def _every_block(sizes: Mapping[str, int], block_m: int, block_n: int) -> Counts:
-    heads = sizes["B"] * sizes["H"]
-    total = heads * -(-sizes["Lq"] // block_m) * -(-sizes["Lk"] // block_n)
-    return Counts(total, 0, total, 0)
+def _all_blocks(sizes: Mapping[str, int], tile: tuple[int, int]) -> int:
+    """How many blocks the score matrices have, over all batches and heads."""
+    return sizes["B"] * sizes["H"] * -(-sizes["Lq"] // tile[0]) * -(-sizes["Lk"] // tile[1])
 
 
 def _visible_pairs(
@@ -180,20 +191,22 @@ def _visible_in(stage: Attend, base: Environment, visit: Visit, block: Block) ->
     return int(np.broadcast_to(visible, shape).sum())
 
 
-def _operations(plan: Plan, sizes: Mapping[str, int], pairs: int) -> tuple[int, int]:
+def _operations(plan: Plan, sizes: Mapping[str, int], pairs: Sequence[int]) -> tuple[int, int]:
     """Of matrix products (a multiplication and an addition count as two), and all others."""
-    stage = plan.attend
-    widths = [evaluate_size(dot.query.size, sizes) for dot in stage.dots]
-    matrix = 2 * pairs * (sum(widths) + sizes["Dv"])
-    other = pairs * (_per_element(stage.score, sizes) + _per_element(_weight(stage), sizes))
+    matrix = other = 0
+    for stage, number in zip(plan.attends, pairs, strict=True):
+        widths = [evaluate_size(dot.query.size, sizes) for dot in stage.dots]
+        matrix += 2 * number * (sum(widths) + sizes["Dv"])
+        per_pair = (stage.score, stage.mask, _weight(stage))
+        other += number * sum(_per_element(one, sizes) for one in per_pair)
     for one in plan.stages:
         match one:
             case Prepare(buffer, _, element):
-                tokens = [evaluate_size(size, sizes) for size in buffer.dimensions[:3]]
-                other += int(np.prod(tokens)) * _per_element(element, sizes)
+                shape = [evaluate_size(size, sizes) for size in buffer.dimensions[:3]]
+                other += math.prod(shape) * _per_element(element, sizes)
             case Scan(buffer, _, element):
-                tokens = [evaluate_size(size, sizes) for size in buffer.dimensions]
-                other += int(np.prod(tokens)) * (1 + _per_element(element, sizes))
+                shape = [evaluate_size(size, sizes) for size in buffer.dimensions]
+                other += math.prod(shape) * (1 + _per_element(element, sizes))
     return matrix, other
 
 
@@ -230,26 +243,27 @@ def _elements(expression: Expression, sizes: Mapping[str, int]) -> int:
 
 
 def _bytes(
-    plan: Plan, sizes: Mapping[str, int], pairs: int, block_m: int, element_bytes: int
+    plan: Plan, sizes: Mapping[str, int], pairs: Sequence[int], block_m: int, element_bytes: int
 ) -> tuple[int, int]:
     """If every tensor moves once, and if every tile of queries reads its keys and values anew."""
-    stage = plan.attend
 
     def width(source: Source) -> int:
         own = 4 if source.name not in ("q", "k", "v") else element_bytes
         return evaluate_size(source.size, sizes) * own
 
-    queries = sum(width(source) for source in dict.fromkeys(dot.query for dot in stage.dots))
-    keys = sum(width(s) for s in dict.fromkeys([*(dot.key for dot in stage.dots), stage.value]))
-    rows = sizes["B"] * sizes["H"] * sizes["Lq"]
-    per_query = rows * (queries + sizes["Dv"] * element_bytes)
-    prepared = 0
-    for one in plan.stages:
-        if isinstance(one, (Prepare, Scan)):
-            shape = [evaluate_size(size, sizes) for size in one.buffer.dimensions]
-            prepared += 4 * int(np.prod(shape))
-    once = per_query + prepared + sizes["B"] * sizes["Hkv"] * sizes["Lk"] * keys
-    again = per_query + prepared + pairs // block_m * keys
+    # Every buffer is written once and read once at least.
+    shared = sum(
+        2 * 4 * math.prod(evaluate_size(size, sizes) for size in buffer.dimensions)
+        for buffer in plan.buffers
+    )
+    rows, tokens = sizes["B"] * sizes["H"] * sizes["Lq"], sizes["B"] * sizes["Hkv"] * sizes["Lk"]
+    shared += rows * sizes["Dv"] * element_bytes
+    once = again = shared
+    for stage, number in zip(plan.attends, pairs, strict=True):
+        queries = sum(width(source) for source in {dot.query for dot in stage.dots})
+        keys = sum(width(source) for source in {*(dot.key for dot in stage.dots), stage.value})
+        once += rows * queries + tokens * keys
+        again += rows * queries + number // block_m * keys
     return once, max(once, again)
 
 
@@ -257,12 +271,12 @@ def cost_text(cost: Cost) -> str:
     """The cost as a few aligned lines."""
     blocks, sizes = cost.blocks, cost.sizes
     shape = ", ".join(f"{name}={sizes[name]}" for name in ("B", "H", "Hkv", "Lq", "Lk", "D", "Dv"))
-    visited = blocks.partial + blocks.full
+    share = _percent(blocks.visited, cost.all_blocks)
     lines = [
         f"cost of `{cost.plan.attention.name}` at {shape}",
         f"   tile        {cost.tile[0]} queries × {cost.tile[1]} keys",
-        f"   blocks      {visited:,} of {blocks.total:,} visited "
-        f"({_percent(visited, blocks.total)}): {blocks.full:,} full, {blocks.partial:,} partial",
+        f"   blocks      {blocks.visited:,} of {cost.all_blocks:,} visited ({share}): "
+        f"{blocks.full:,} full, {blocks.partial:,} partial",
         f"   pairs       {cost.pairs:,} computed of {cost.all_pairs:,}",
     ]
     if cost.visible_pairs is not None:

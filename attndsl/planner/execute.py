@@ -21,7 +21,7 @@ from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
 from attndsl.expression import Expression, Operand, Scalar, Vector, walk
 from attndsl.planner.block_map import Kind
 from attndsl.planner.normalization import SoftmaxState, SumState
-from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
+from attndsl.planner.plan import Attend, Partial, Plan, Prepare, Scan, Source
 from attndsl.planner.visits import Block, Visit, pair_indices, tile_indices, visits
 from attndsl.reference import Result
 
@@ -77,8 +77,12 @@ def execute(
                 call = call.with_buffer(stage.buffer.name, call.prepare(stage))
             case Scan():
                 call = call.with_buffer(stage.buffer.name, call.scan(stage))
-    with np.errstate(all="ignore"):
-        return call.attend(plan.attend, block_m, block_n)
+            case Attend(partial=Partial(output, log_sum_exp)):
+                part = call.attend(stage, block_m, block_n)
+                assert part.log_sum_exp is not None
+                call = call.with_buffer(output.name, part.output)
+                call = call.with_buffer(log_sum_exp.name, part.log_sum_exp)
+    return call.attend(plan.attend, block_m, block_n)
 
 
 @dataclass(frozen=True)
@@ -131,9 +135,10 @@ class _Call:
         width = evaluate_size(stage.value.size, self._sizes)
         output = np.zeros((batches, heads, rows, width))
         log_sum_exp = np.zeros((batches, heads, rows))
-        for visit in visits(stage, self.base, block_m, block_n):
-            tile = _Tile(self, stage, visit)
-            output[tile.place], log_sum_exp[tile.place] = tile.run()
+        with np.errstate(all="ignore"):
+            for visit in visits(stage, self.base, block_m, block_n):
+                tile = _Tile(self, stage, visit)
+                output[tile.place], log_sum_exp[tile.place] = tile.run()
         is_softmax = isinstance(stage.normalizer, Softmax)
         return Result(output, log_sum_exp if is_softmax else None)
 

@@ -10,7 +10,7 @@ import networkx
 from attndsl.attention import Elementwise, Softmax
 from attndsl.expression import Expression, Operand, Read, walk
 from attndsl.planner.block_map import BlockMap, Ranges, Routed, Table
-from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source, Stage
+from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source, Stage, written_buffers
 
 OUTPUTS = ("out", "log_sum_exp")
 
@@ -33,7 +33,7 @@ def plan_graph(plan: Plan) -> networkx.DiGraph[str]:
             graph.add_node(name, kind=kinds[name], label=name)
             graph.add_edge(name, here)
         for name in writes(stage):
-            kinds[name] = "output" if isinstance(stage, Attend) else "buffer"
+            kinds[name] = "output" if name in OUTPUTS else "buffer"
             graph.add_node(name, kind=kinds[name], label=name)
             graph.add_edge(here, name)
     return graph
@@ -57,9 +57,11 @@ def reads(stage: Stage) -> frozenset[str]:
 
 def writes(stage: Stage) -> tuple[str, ...]:
     """The tensors that a stage writes."""
-    if isinstance(stage, Attend):
-        return OUTPUTS if isinstance(stage.normalizer, Softmax) else OUTPUTS[:1]
-    return (stage.buffer.name,)
+    buffers = written_buffers(stage)
+    if buffers:
+        return tuple(buffer.name for buffer in buffers)
+    assert isinstance(stage, Attend)
+    return OUTPUTS if isinstance(stage.normalizer, Softmax) else OUTPUTS[:1]
 
 
 def expressions(stage: Stage) -> Iterator[Expression]:
@@ -103,4 +105,6 @@ def _label(stage: Stage) -> str:
             return f"prepare {buffer.name}"
         case Scan(buffer=buffer):
             return f"scan {buffer.name}"
-    return "attend"
+        case Attend(partial=None):
+            return "attend"
+    return "attend, in part"

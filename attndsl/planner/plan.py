@@ -83,6 +83,18 @@ class Dot:
 
 
 @dataclass(frozen=True)
+class Partial:
+    """Where a stage over a part of the pairs leaves its result, for the stage over the rest.
+
+    `output` is `[B, H, Lq, Dv]` and `log_sum_exp` `[B, H, Lq]`, −∞ for a row that saw nothing. The
+    next stage takes them as its sink and the sink's value, which is the merge of two softmaxes.
+    """
+
+    output: Buffer
+    log_sum_exp: Buffer
+
+
+@dataclass(frozen=True)
 class Attend:
     """Tiles of the score matrix, absorbed by an associative merge.
 
@@ -94,6 +106,9 @@ class Attend:
     `vectors` lists them.
 
     A sink and a divisor are scalars without vector arithmetic; a sink's value is a `Read` vector.
+
+    The last stage of a plan writes `out` and `log_sum_exp`, and its `partial` is None. A stage
+    before it covers other pairs of the same score matrix and writes the buffers of its `partial`.
 
     `residue` is None, or a literal m > 1: positions are then taken one residue class modulo m at a
     time. The kernel runs m independent problems, r = 0 … m-1 (one more dimension of the grid,
@@ -123,6 +138,7 @@ class Attend:
     normalizer: Normalizer
     block_map: BlockMap
     residue: Expression | None = None
+    partial: Partial | None = None
 
 
 Stage = Prepare | Scan | Attend
@@ -138,10 +154,31 @@ class Plan:
 
     @property
     def attend(self) -> Attend:
-        return next(stage for stage in self.stages if isinstance(stage, Attend))
+        """The last stage, which writes the outputs."""
+        return self.attends[-1]
+
+    @property
+    def attends(self) -> tuple[Attend, ...]:
+        """The stages over pairs; together they cover the score matrix, no pair twice."""
+        return tuple(stage for stage in self.stages if isinstance(stage, Attend))
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """What stages write for later ones, in the order in which it is written."""
+        return tuple(buffer for stage in self.stages for buffer in written_buffers(stage))
 
     def __str__(self) -> str:
         """The plan as readable text."""
         from attndsl.planner.text import plan_text
 
         return plan_text(self)
+
+
+def written_buffers(stage: Stage) -> tuple[Buffer, ...]:
+    """The buffers that a stage writes; none for the last, which writes the outputs."""
+    match stage:
+        case Prepare(buffer=buffer) | Scan(buffer=buffer):
+            return (buffer,)
+        case Attend(partial=Partial(output, log_sum_exp)):
+            return output, log_sum_exp
+    return ()

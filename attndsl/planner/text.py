@@ -32,13 +32,14 @@ def _title(stage: Stage) -> str:
             return f"prepare {buffer_text(stage.buffer)}, once per {stage.side}"
         case Scan():
             return f"scan {buffer_text(stage.buffer)}, a running sum over its last dimension"
-        case Attend(residue=None):
-            return "attend, over tiles of the score matrix"
-        case Attend(residue=residue):
-            assert residue is not None
-            return (
-                f"attend, over tiles of the scores of each residue class r modulo {text(residue)}"
-            )
+        case Attend(residue=residue, partial=partial):
+            over = "tiles of the score matrix"
+            if residue is not None:
+                over = f"tiles of the scores of each residue class r modulo {text(residue)}"
+            if partial is None:
+                return f"attend, over {over}"
+            written = f"{buffer_text(partial.output)} and {buffer_text(partial.log_sum_exp)}"
+            return f"attend to a part, over {over}, into {written}"
 
 
 def buffer_text(buffer: Buffer) -> str:

@@ -36,7 +36,7 @@ from attndsl.expression import (
 )
 from attndsl.functions import FUNCTIONS
 from attndsl.planner.block_map import BlockMap, Ranges, Routed, Table
-from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
+from attndsl.planner.plan import Attend, Buffer, Plan, Prepare, Scan, Source
 
 SIZES = {"B", "H", "Hkv", "Lq", "Lk", "D", "Dv", "offset"}
 LOCAL_SIZES = {"local.Lq", "local.Lk", "local.offset"}
@@ -71,8 +71,13 @@ class _Verifier:
         stages = self._plan.stages
         self._require(self._plan.attention.is_bound, "every parameter has a value")
         attends = [stage for stage in stages if isinstance(stage, Attend)]
-        self._require(len(attends) == 1, "there is one stage over pairs")
-        self._require(stages[-1] is attends[0], "the stage over pairs comes last")
+        self._require(bool(attends), "there is a stage over pairs")
+        self._require(stages[-1] is attends[-1], "a stage over pairs comes last")
+        self._require(attends[-1].partial is None, "the last stage writes the outputs")
+        self._require(
+            all(stage.partial is not None for stage in attends[:-1]),
+            "a stage before the last writes buffers",
+        )
         for number, stage in enumerate(stages):
             self._stage = f"stage {number} ({type(stage).__name__.lower()})"
             match stage:
@@ -83,8 +88,7 @@ class _Verifier:
                 case Attend():
                     self._attend(stage)
 
-    def _define(self, stage: Prepare | Scan) -> None:
-        buffer = stage.buffer
+    def _define(self, buffer: Buffer) -> None:
         self._require(
             buffer.name not in self._ranks and buffer.name not in {"q", "k", "v", "out"},
             f"the name of buffer `{buffer.name}` is taken",
@@ -104,7 +108,7 @@ class _Verifier:
         self._require(
             len(stage.buffer.dimensions) == rank, "a buffer has the element's shape for each token"
         )
-        self._define(stage)
+        self._define(stage.buffer)
         self._sides[stage.buffer.name] = stage.side
 
     def _scan(self, stage: Scan) -> None:
@@ -113,7 +117,7 @@ class _Verifier:
             "every dimension of a scan but the last has an index",
         )
         self._expression(stage.element, None, {*stage.indices, "b", "h", "g", "t"})
-        self._define(stage)
+        self._define(stage.buffer)
 
     def _attend(self, stage: Attend) -> None:
         indices = {"b", "h", "g", "i", "j", "row"}
@@ -142,6 +146,10 @@ class _Verifier:
             case _:
                 self._require(False, "the normaliser is one that targets compile")
         self._block_map(stage.block_map, stage)
+        if stage.partial is not None:
+            self._require(isinstance(stage.normalizer, Softmax), "only softmaxes merge")
+            self._define(stage.partial.output)
+            self._define(stage.partial.log_sum_exp)
 
     def _residue(self, stage: Attend) -> None:
         modulus = stage.residue

@@ -106,31 +106,33 @@ def pair_indices(visit: Visit, block: Block, sizes: Mapping[str, int]) -> dict[s
 
 @dataclass(frozen=True)
 class Counts:
-    """Blocks visited over all batches and heads, and how many the score matrices have.
+    """Blocks visited over all batches and heads.
 
     `full_pairs` are the pairs in FULL blocks whose queries exist; all of them are visible.
     """
 
     partial: int
     full: int
-    total: int
     full_pairs: int
+
+    @property
+    def visited(self) -> int:
+        return self.partial + self.full
 
 
 def count_blocks(stage: Attend, base: Environment, block_m: int, block_n: int) -> Counts:
     """How many blocks `visits` would list, without listing them."""
     numbers = {Kind.PARTIAL: 0, Kind.FULL: 0}
-    total = full_pairs = 0
+    full_pairs = 0
     for problem in problems(stage, base.sizes):
         tiles = -(-problem.rows // block_m)
-        total += tiles * -(-problem.keys // block_n) * base.sizes["B"] * base.sizes["H"]
         rows = np.minimum(problem.rows - np.arange(tiles) * block_m, block_m)
         lists = block_lists(stage, base, problem, block_m, block_n)
         for kind, counts in lists.counts():
             numbers[kind] += int(counts.sum())
             if kind == Kind.FULL:
                 full_pairs += int((counts * rows).sum()) * block_n
-    return Counts(numbers[Kind.PARTIAL], numbers[Kind.FULL], total, full_pairs)
+    return Counts(numbers[Kind.PARTIAL], numbers[Kind.FULL], full_pairs)
 
 
 def sample_tiles(

@@ -13,22 +13,39 @@ from collections.abc import Mapping
 from attndsl.attention import Elementwise, Normalizer, Softmax
 from attndsl.expression import Coordinate, Expression, Literal, Size, substitute, walk
 from attndsl.planner.block_map import Ranges
-from attndsl.planner.plan import Plan
+from attndsl.planner.plan import Attend, Plan, Stage
 from attndsl.planner.ranges import derive_ranges
 from attndsl.planner.residue import modulus_of, on_classes
 
 
 def take_residues(plan: Plan) -> Plan:
     """The same plan, its score matrix split into residue classes where the mask allows it."""
-    stage = plan.attend
-    modulus = modulus_of(stage.mask)
-    if modulus is None or any(_uses_coordinates(one) for one in (stage.score, stage.mask)):
+    notes = list(plan.notes)
+    stages: list[Stage] = []
+    for stage in plan.stages:
+        if isinstance(stage, Attend) and (modulus := modulus_of(stage.mask)) is not None:
+            split = by_residue(stage, modulus)
+            if split is not None:
+                notes.append(
+                    f"pairs whose positions are congruent modulo {modulus} are {modulus} "
+                    "independent problems"
+                )
+                stage = split
+        stages.append(stage)
+    if len(notes) == len(plan.notes):
         return plan
+    return dataclasses.replace(plan, stages=tuple(stages), notes=tuple(notes))
+
+
+def by_residue(stage: Attend, modulus: int) -> Attend | None:
+    """The stage over residue classes; None where its mask has no closed form in them."""
+    if any(_uses_coordinates(one) for one in (stage.score, stage.mask)):
+        return None
     mask = on_classes(stage.mask, modulus)
     ranges = _local_ranges(mask)
     if ranges is None:
-        return plan
-    split = dataclasses.replace(
+        return None
+    return dataclasses.replace(
         stage,
         score=on_classes(stage.score, modulus),
         mask=mask,
@@ -36,9 +53,6 @@ def take_residues(plan: Plan) -> Plan:
         normalizer=_normalizer(stage.normalizer, modulus),
         residue=Literal(modulus),
     )
-    note = f"positions see only those congruent modulo {modulus}: {modulus} independent problems"
-    stages = (*plan.stages[:-1], split)
-    return dataclasses.replace(plan, stages=stages, notes=(*plan.notes, note))
 
 
 def _local_ranges(mask: Expression) -> Ranges | None:
