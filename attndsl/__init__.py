@@ -56,13 +56,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module `attndsl` has no attribute `{name}`")
-    module = importlib.import_module(home)
-    # All that the home offers at once: importing it sets `attndsl.parse` to the submodule of that
-    # name, which the function must replace.
-    globals().update(
-        {public: getattr(module, public) for public in __all__ if _HOMES[public] == home}
-    )
-    return globals()[name]
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from attndsl import syntax
 from attndsl.check import CheckedModule, Loader, ModuleScope, check
 from attndsl.diagnostics import AttnError, Diagnostic, error
 from attndsl.lexical import MAXIMUM_LENGTH
-from attndsl.parse import parse
+from attndsl.parsing import parse
 from attndsl.source import Source, Span
 
 __all__ = ["CheckedModule", "load_file", "load_text"]

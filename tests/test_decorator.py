@@ -56,7 +56,7 @@ from attndsl.language import (
 )
 from attndsl.language import i as position
 from attndsl.module import load_file, load_text
-from attndsl.parse import parse
+from attndsl.parsing import parse
 from attndsl.source import Source
 
 EXAMPLES = sorted(Path(__file__).parent.parent.glob("examples/*.attn"))

@@ -10,7 +10,7 @@ from attndsl import syntax
 from attndsl.diagnostics import AttnError
 from attndsl.lexical import MAXIMUM_LENGTH
 from attndsl.module import load_text
-from attndsl.parse import parse
+from attndsl.parsing import parse
 from attndsl.source import Source
 from tests.faults import assert_fault, fault, faults
 

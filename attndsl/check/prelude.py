@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 
 from attndsl.check.scope import Defined, ModuleScope
-from attndsl.parse import parse
+from attndsl.parsing import parse
 from attndsl.source import Source
 
 

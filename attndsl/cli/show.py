@@ -92,7 +92,7 @@ def _show_graph(bound: Any, output: Path | None) -> None:
 
 def _tree_of(path: Path) -> str:
     from attndsl.diagnostics import error
-    from attndsl.parse import parse
+    from attndsl.parsing import parse
     from attndsl.source import Source
 
     try:
