@@ -6,6 +6,8 @@ lanes and neither keys nor values need packing.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from attndsl.attention import Elementwise, Softmax
 from attndsl.codegen.cpp.arguments import Arguments
 from attndsl.codegen.cpp.block_loops import write_block_loops
@@ -110,13 +112,16 @@ class AttendKernel:
         tile = Writer(comment="//")
         self._write_tile(tile)
         w = Writer(comment="//")
-        self._arguments.write_struct(w)
-        w.blank()
-        self._write_scratch(w)
-        w.blank()
-        w.line(tile.text().rstrip())
-        w.blank()
-        write_entry(w, f"attend_{self._number}", self._residue)
+        # Each of several kernels has a block of arguments and a tile function of its own.
+        alone = len(self._plan.attends) == 1
+        with nullcontext() if alone else w.block(f"namespace part_{self._number} {{", "}"):
+            self._arguments.write_struct(w)
+            w.blank()
+            self._write_scratch(w)
+            w.blank()
+            w.line(tile.text().rstrip())
+            w.blank()
+            write_entry(w, f"attend_{self._number}", self._residue)
         support = (
             self._support
             | self._rows.support
@@ -416,24 +421,30 @@ class AttendKernel:
         self._rows.write_finish(w, self._statistics())
         step = "" if self._residue is None else f"{self._residue} * "
         token = self._sources.query_token
+        name, dtype = "out", self._specialization.dtype.value
+        if self._stage.partial is not None:
+            name, dtype = self._stage.partial.output.name, "fp32"
+        a = self._arguments
         pointer = (
-            f"{self._arguments.tensor('out', self._specialization.dtype.value, written=True)} + "
-            f"b * {self._arguments.stride('out', 0)} + h * {self._arguments.stride('out', 1)} + "
-            f"{token} * {self._arguments.stride('out', 2)}"
+            f"{a.tensor(name, dtype, written=True)} + b * {a.stride(name, 0)} + "
+            f"h * {a.stride(name, 1)} + {token} * {a.stride(name, 2)}"
         )
         w.line(
             f"store_columns<Dv>(scratch.output, {self._rows.final_factor}, {pointer}, "
-            f"{step}{self._arguments.stride('out', 2)}, rows, COLUMNS);"
+            f"{step}{a.stride(name, 2)}, rows, COLUMNS);"
         )
 
     def _statistics(self) -> str | None:
         """Where the log-sum-exp of the tile's lane `lane` goes, if it is wanted."""
-        if not self._specialization.log_sum_exp:
+        name = "log_sum_exp"
+        if self._stage.partial is not None:
+            name = self._stage.partial.log_sum_exp.name
+        elif not self._specialization.log_sum_exp:
             return None
         a = self._arguments
         step = "" if self._residue is None else f"{self._residue} * "
         return (
-            f"{a.tensor('log_sum_exp', 'fp32', written=True)}[b * {a.stride('log_sum_exp', 0)} + "
-            f"h * {a.stride('log_sum_exp', 1)} + "
-            f"({self._sources.query_token} + {step}lane) * {a.stride('log_sum_exp', 2)}]"
+            f"{a.tensor(name, 'fp32', written=True)}[b * {a.stride(name, 0)} + "
+            f"h * {a.stride(name, 1)} + "
+            f"({self._sources.query_token} + {step}lane) * {a.stride(name, 2)}]"
         )

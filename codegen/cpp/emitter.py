@@ -21,11 +21,10 @@ def emit(plan: Plan, specialization: Specialization, tile: Tile | None = None) -
     Raises `AttnError` A084 to A086 for what this target cannot express.
     """
     tile = DEFAULT_TILE if tile is None else tile
-    buffers = tuple(stage.buffer for stage in plan.stages if isinstance(stage, Prepare | Scan))
     arrays = {
         declared.name: Array(declared.name, declared.element, declared.dimensions)
         for declared in plan.attention.inputs
-    } | {buffer.name: Array(buffer.name, buffer.element, buffer.dimensions) for buffer in buffers}
+    } | {one.name: Array(one.name, one.element, one.dimensions) for one in plan.buffers}
     kernels = [
         _kernel(plan, stage, number, specialization, arrays)
         for number, stage in enumerate(plan.stages)
@@ -34,7 +33,7 @@ def emit(plan: Plan, specialization: Specialization, tile: Tile | None = None) -
         target="cpu",
         text=_text(plan, kernels, specialization, tile),
         entries=tuple(kernel.entry for kernel in kernels),
-        buffers=buffers,
+        buffers=plan.buffers,
         specialization=specialization,
         tile=tile,
     )
