@@ -289,7 +289,10 @@ class AttendWriter:
             "row_exists",
             Value(f"tl.arange(0, BLOCK_M) < {self.length} - {self.query_start}"),
         ).text
-        out = tokens(kernel, "out", "h", self.first_row, self.modulus)
+        name, element_type = "out", TRITON_TYPES[dtype]
+        if self.stage.partial is not None:
+            name, element_type = self.stage.partial.output.name, "tl.float32"
+        out = tokens(kernel, name, "h", self.first_row, self.modulus)
         tile = kernel.assign("out_tile", Value(out.tile_pointer(self.query_start))).text
         for output, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True):
             if divisor:
@@ -302,7 +305,7 @@ class AttendWriter:
             mask = f"{exists}[:, None]"
             if chunk.used != chunk.width:
                 mask = f"{mask} & ({lanes} < {chunk.used})[None, :]"
-            kernel.line(f"tl.store({address}, {output}.to({TRITON_TYPES[dtype]}), mask={mask})")
+            kernel.line(f"tl.store({address}, {output}.to({element_type}), mask={mask})")
         if self.writes_log_sum_exp:
             self._write_log_sum_exp(rows, exists)
 
@@ -311,14 +314,17 @@ class AttendWriter:
         statistic = rows.log_sum_exp()
         if statistic is None:
             return
-        target = kernel.tensor("log_sum_exp", "fp32")
         row = f"{self.query_start} + {self.row_lane}"
         if self.modulus != 1:
             row = f"{self.first_row} + ({row}) * {self.modulus}"
-        pointer = (
-            f"{target} + b * {kernel.stride('log_sum_exp', 0)}"
-            f" + h * {kernel.stride('log_sum_exp', 1)} + {row}"
-        )
+        if self.stage.partial is None:
+            target = kernel.tensor("log_sum_exp", "fp32")
+            batch, head = kernel.stride("log_sum_exp", 0), kernel.stride("log_sum_exp", 1)
+            pointer = f"{target} + b * {batch} + h * {head} + {row}"
+        else:
+            target = kernel.tensor(self.stage.partial.log_sum_exp.name, "fp32")
+            line = f"tl.cast(b * {kernel.size('H')} + h, tl.int64) * {kernel.size('Lq')}"
+            pointer = f"{target} + {line} + {row}"
         kernel.line(f"tl.store({pointer}, {statistic}, mask={exists})")
 
 

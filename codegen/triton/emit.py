@@ -24,7 +24,7 @@ from attndsl.codegen.triton.targets import parse_target
 from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import error
 from attndsl.expression import INT, Binary, Expression, Literal, Size
-from attndsl.planner.plan import Attend, Buffer, Plan, Prepare, Scan, Stage
+from attndsl.planner.plan import Attend, Buffer, Partial, Plan, Prepare, Scan, Stage
 
 _CONSTANTS = ("BLOCK_M", "BLOCK_N", "PREPARE_TOKENS", "SCAN_TOKENS")
 _LONGEST_COMMENT = 60  # lines of a spec that are quoted
@@ -57,9 +57,7 @@ class _Emitter:
         self.target = target
         self.helpers: set[str] = set()
         self.functions = Names(frozenset({*HELPERS, *_CONSTANTS}))
-        self.buffers = tuple(
-            stage.buffer for stage in plan.stages if isinstance(stage, (Prepare, Scan))
-        )
+        self.buffers = plan.buffers
         self.arrays = {
             **{
                 one.name: Array(one.name, one.element, one.dimensions)
@@ -106,6 +104,8 @@ class _Emitter:
                 return f"{name}_prepare_{buffer.name}"
             case Scan(buffer=buffer):
                 return f"{name}_scan_{buffer.name}"
+            case Attend(partial=Partial()):
+                return f"{name}_part"
         return name
 
     def _write_constants(self, writer: Writer) -> None:
@@ -133,7 +133,8 @@ class _Emitter:
             case Scan():
                 write_scan(kernel, stage, axes)
             case Attend():
-                writes = self.specialization.log_sum_exp and isinstance(stage.normalizer, Softmax)
+                wanted = self.specialization.log_sum_exp or stage.partial is not None
+                writes = wanted and isinstance(stage.normalizer, Softmax)
                 AttendWriter(
                     kernel, resolved(stage, axes), log_sum_exp=writes, comments=self._comments()
                 ).write()
@@ -146,7 +147,9 @@ class _Emitter:
         for what, expression in (("score", attention.score), ("mask", attention.mask)):
             words = " ".join(expression.span.text.split()) if expression.span is not None else ""
             is_written = re.search(rf"\b{what}\s*=", attention.span.text) is not None
-            if is_written and 0 < len(words) <= 80:
+            # Where several kernels share the pairs, each has a mask of its own.
+            is_whole = what == "score" or len(self.plan.attends) == 1
+            if is_written and is_whole and 0 < len(words) <= 80:
                 comments[what] = f"{what} = {words}"
         return comments
 
@@ -194,6 +197,9 @@ def _describe(stage: Stage) -> str:
             return "Running sums along the last dimension, fp32."
         case Attend(normalizer=Elementwise()):
             return "out [B, H, Lq, Dv]: the weighted sum of values, for one block of queries."
+        case Attend(partial=Partial(output, log_sum_exp)):
+            written = f"{output.name} and {log_sum_exp.name}"
+            return f"{written}: softmax over a part of the pairs, for one block of queries."
     return "out [B, H, Lq, Dv]: the softmax-weighted mean of values, for one block of queries."
 
 
