@@ -33,10 +33,14 @@ def build(program: Program) -> CompiledProgram:
 
     Raises `AttnError` A090 where there is no compiler, A091 where it does not work.
     """
+    return load(built_directory(program) / OBJECT, program)
+
+
+def built_directory(program: Program) -> Path:
+    """Where the cache has the program's source and shared object, built now if need be."""
     compiler = find_compiler()
     key = key_of(program.text, *compiler.flags, compiler.identity, processor_features())
-    directory = default_cache().obtain("cpp", key, lambda path: build_into(program, path))
-    return load(directory / OBJECT, program)
+    return default_cache().obtain("cpp", key, lambda path: build_into(program, path))
 
 
 def build_into(program: Program, directory: Path) -> None:
@@ -127,4 +131,4 @@ def _reader(argument: Argument) -> _Reader:
     raise InternalError(f"an argument of unknown kind {argument.kind}")
 
 
-__all__: Sequence[str] = ("CompiledProgram", "build", "build_into", "load")
+__all__: Sequence[str] = ("CompiledProgram", "build", "build_into", "built_directory", "load")

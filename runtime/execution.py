@@ -18,7 +18,8 @@ from attndsl.runtime import tiled
 from attndsl.runtime.arguments import ELEMENT_DTYPES, Call, converted
 from attndsl.runtime.block_tables import BlockTables
 
-Output = Tensor | tuple[Tensor, Tensor]
+# The output, and the log-sum-exp where the program writes it.
+Output = tuple[Tensor, Tensor | None]
 
 
 class Launcher(Protocol):
@@ -82,7 +83,7 @@ class CompiledExecution:
                 originals = {name: inputs[name] for name in self.tables.reads}
                 table = self.tables.get(originals, sizes, q.device)
             self.launcher.launch(tensors, sizes, call.scale, table)
-        return out if statistics is None else (out, statistics)
+        return out, statistics
 
     def forget_tables(self) -> None:
         if self.tables is not None:
@@ -105,7 +106,7 @@ class TiledExecution:
             out, statistics = tiled.run(
                 self.plan, operands, converted(inputs, call), call.sizes, call.scale
             )
-        return (out, statistics) if self.log_sum_exp else out
+        return out, statistics if self.log_sum_exp else None
 
     def forget_tables(self) -> None:
         pass

@@ -1,8 +1,7 @@
 """The callable that a spec becomes: bind parameters, then call it on tensors.
 
-Everything that depends on shapes, strides and dtypes alone is worked out once per such signature;
-what is left for each call is allocation and the launch. Nothing is rebuilt for other lengths, batch
-sizes or head counts.
+A kernel is compiled when it is first called for a device, dtype and head dimension. Nothing is
+rebuilt for other lengths, batch sizes or head counts.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
     from attndsl.planner.plan import Plan
     from attndsl.runtime.arguments import Call
     from attndsl.runtime.artifact import Artifact
+    from attndsl.runtime.calls import Calls
     from attndsl.runtime.execution import Execution
-
-_SIGNATURES_KEPT = 512
 
 
 class Kernel:
@@ -39,7 +37,7 @@ class Kernel:
         self.parameters: Mapping[str, bool | int | float] = dict(parameters or {})
         self._parameter_names = frozenset(one.name for one in attention.parameters)
         self._bound: dict[tuple[tuple[str, type, Any], ...], Kernel] = {}
-        self._prepared: dict[Any, tuple[Call, Execution]] = {}
+        self._calls: Calls | None = None
         self._executions: dict[Any, Execution] = {}
         self._lock = threading.Lock()
 
@@ -113,27 +111,11 @@ class Kernel:
             return bound(
                 q, k, v, scale=scale, offset=offset, grid=grid, return_lse=return_lse, **named
             )
-        signature = (
-            *_signature(q),
-            *_signature(k),
-            *_signature(v),
-            scale,
-            offset,
-            return_lse,
-            grid if grid is None else _hashable(grid),
-            *((name, *_signature(value)) for name, value in named.items()),
-        )
-        try:
-            prepared = self._prepared.get(signature)
-        except TypeError:  # an argument that no call accepts, which the checks will say
-            prepared = None
-        if prepared is None:
-            prepared = self._prepare(q, k, v, named, scale, offset, grid, return_lse)
-            if len(self._prepared) >= _SIGNATURES_KEPT:
-                self._prepared.clear()
-            self._prepared[signature] = prepared
-        call, execution = prepared
-        return execution.run(call, q, k, v, named)
+        if self._calls is None:
+            from attndsl.runtime.calls import Calls
+
+            self._calls = Calls(self.attention, self._execution_for)
+        return self._calls(q, k, v, scale, offset, grid, return_lse, named)
 
     def plan(self, **sizes: int) -> Plan | Cost:
         """What will run; it prints as readable text.
@@ -214,37 +196,15 @@ class Kernel:
         """Whether inputs are named, so that it is the tensors that were forgotten."""
         return any(one.name in named for one in self.attention.inputs)
 
-    def _prepare(
-        self,
-        q: Any,
-        k: Any,
-        v: Any,
-        named: Mapping[str, Any],
-        scale: float | None,
-        offset: int | None,
-        grid: Any,
-        return_lse: bool,
-    ) -> tuple[Call, Execution]:
-        from attndsl.runtime.arguments import check_call
+    def _execution_for(self, call: Call, return_lse: bool) -> Execution:
+        """What runs such a call: there is one for every device, dtype and head dimension."""
         from attndsl.runtime.compilation import compile_for, specialize
         from attndsl.runtime.targets import device_target
 
-        call = check_call(
-            self.attention,
-            {"q": q, "k": k, "v": v},
-            named,
-            scale=scale,
-            offset=offset,
-            grid=grid,
-            return_lse=return_lse,
-        )
         target = device_target(call.device)
+        sizes = call.sizes
         specialization = specialize(
-            self.attention,
-            call.sizes["D"],
-            call.sizes["Dv"],
-            call.dtype,
-            return_lse=return_lse,
+            self.attention, sizes["D"], sizes["Dv"], call.dtype, return_lse=return_lse
         )
         key = target, specialization
         with self._lock:
@@ -252,18 +212,4 @@ class Kernel:
             if execution is None:
                 execution = compile_for(self.attention, specialization, target)
                 self._executions[key] = execution
-        return call, execution
-
-
-def _signature(value: Any) -> tuple[Any, ...]:
-    """What decides how a tensor is read, apart from where it lies."""
-    try:
-        return value.shape, value.stride(), value.dtype, value.device
-    except AttributeError:
-        return type(value), value
-
-
-def _hashable(grid: Any) -> Any:
-    if isinstance(grid, Mapping):
-        return tuple(grid.items())
-    return tuple(grid) if isinstance(grid, list) else grid
+        return execution

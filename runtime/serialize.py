@@ -14,19 +14,24 @@ import typing
 from collections.abc import Callable
 from enum import Enum
 from functools import cache
+from importlib import import_module
 from typing import Any
 
-from attndsl import attention, expression, source
-from attndsl.codegen import program
 from attndsl.diagnostics import AttnError, error
-from attndsl.planner import block_map, plan
 
-_MODULES = (source, expression, attention, block_map, plan, program)
+_MODULES = (
+    "attndsl.source",
+    "attndsl.expression",
+    "attndsl.attention",
+    "attndsl.planner.block_map",
+    "attndsl.planner.plan",
+    "attndsl.codegen.program",
+)
 _CLASSES: dict[str, type[Any]] = {}
 for _module in _MODULES:
-    _tag = _module.__name__.rpartition(".")[2]
-    for _name, _class in vars(_module).items():
-        if isinstance(_class, type) and _class.__module__ == _module.__name__:
+    _tag = _module.rpartition(".")[2]
+    for _name, _class in vars(import_module(_module)).items():
+        if isinstance(_class, type) and _class.__module__ == _module:
             # There is a `Source` in more than one module.
             _CLASSES[f"{_tag}.{_name}"] = _class
 _TAGS = {cls: tag for tag, cls in _CLASSES.items()}
@@ -63,10 +68,11 @@ def encode(value: object, *, spans: bool = True) -> dict[str, Any]:
     def reference(item: Any, field: str) -> Any:
         if field == "path" or (field == "span" and not spans):
             return None
-        if item is None or isinstance(item, bool | int | float | str):
-            return item
+        # Before the numbers: a block's kind is both.
         if isinstance(item, Enum):
             return {"enum": f"{_TAGS[type(item)]}.{item.name}"}
+        if item is None or isinstance(item, bool | int | float | str):
+            return item
         if isinstance(item, tuple):
             return {"tuple": [reference(child, "") for child in item]}
         if isinstance(item, frozenset):

@@ -58,7 +58,7 @@ class InterpretedProgram:
         table: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Runs every kernel in order; see `GpuProgram.launch`."""
-        values = _Values(tensors, sizes, scale, table)
+        values = Values(tensors, sizes, scale, table)
         for entry in self.program.entries:
             function = getattr(self.module, entry.function)
             grid = grid_of(entry, sizes)
@@ -87,7 +87,7 @@ class GpuProgram:
         `log_sum_exp`; `sizes` every size by name, `table` the fields of a `BlockTable`. An operand
         or input whose last axis is not contiguous is copied first.
         """
-        values = _Values(tensors, sizes, scale, table)
+        values = Values(tensors, sizes, scale, table)
         binaries = self._binaries(values)
         with torch.cuda.device(tensors["out"].device):
             for entry in self.program.entries:
@@ -98,7 +98,7 @@ class GpuProgram:
                 kernel = binaries.of(entry, variant).kernel
                 kernel[grid](*(values.of(argument) for argument in entry.arguments))
 
-    def _binaries(self, values: _Values) -> Binaries:
+    def _binaries(self, values: Values) -> Binaries:
         if all(values.is_aligned(entry, self.program) for entry in self.program.entries):
             return self._aligned
         if self._general is None:
@@ -113,7 +113,7 @@ def grid_of(entry: Entry, sizes: Mapping[str, int]) -> tuple[int, int, int]:
     return x, y, z
 
 
-class _Values:
+class Values:
     """The arguments of one call, by their declarations."""
 
     def __init__(

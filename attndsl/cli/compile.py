@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attndsl.cli import options
+
+if TYPE_CHECKING:
+    from attndsl.runtime.manifest import Manifest
 
 
 def compile(
@@ -69,13 +74,40 @@ def compile(
         dtype=dtype or "bf16",
         return_lse=return_lse,
         parameters=options.values(chosen, param),
+        on_target=_announce,
     )
     place = output or Path("build") / bound.name
     artifact.save(place)
     if json:
         from attndsl.cli.output import show_json
 
-        show_json(artifact.manifest)
+        show_json(dataclasses.asdict(artifact.manifest))
         return
-    print(artifact.report())
+    print(_report(artifact.manifest))
     print(f"\n{place}/")
+
+
+def _announce(target: str) -> None:
+    """Say what takes a while, where a person is watching."""
+    if sys.stderr.isatty():
+        print(f"compiling for {target} …", file=sys.stderr)
+
+
+def _report(manifest: Manifest) -> str:
+    """Tile, launch parameters and resources of every kernel."""
+    from attndsl.cli.output import table
+
+    header = ["", "tile", "warps", "stages", "registers", "stack", "shared", "binary"]
+    rows = []
+    for build in manifest.targets:
+        for kernel in build.kernels:
+            numbers = (kernel.warps, kernel.stages, kernel.registers, kernel.stack, kernel.shared)
+            rows.append(
+                [
+                    " ".join((build.target, kernel.function, kernel.variant or "")).rstrip(),
+                    f"{build.tile['block_m']} × {build.tile['block_n']}",
+                    *("" if number is None else str(number) for number in numbers),
+                    f"{kernel.size / 1000:.0f} KB",
+                ]
+            )
+    return table(header, rows)
