@@ -231,7 +231,9 @@ def _operand_sizes(attention: Attention, tensors: Mapping[str, Tensor]) -> dict[
         raise _error(
             "A076",
             f"H must be a multiple of Hkv: `q` has {heads} heads, `k` has {key_heads}",
-            help="each head of `k` and `v` serves H // Hkv heads of `q`",
+            help=_layout_help(key)
+            if key_heads > heads
+            else "each head of `k` and `v` serves H // Hkv heads of `q`",
         )
     return sizes
 
