@@ -87,7 +87,7 @@ def _wrong(parameter: ParameterDeclaration, value: object, wanted: str) -> AttnE
             "A062",
             f"`{parameter.name}` takes {wanted}, not `{shown}`",
             parameter.span,
-            f"declared as {wanted}",
+            f"declared as `{parameter.type}`",
         )
     )
 

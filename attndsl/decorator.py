@@ -17,6 +17,7 @@ and linters know them.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
 from attndsl import language, syntax
-from attndsl.diagnostics import error
+from attndsl.diagnostics import AttnError, Diagnostic, error
 from attndsl.language.value import Value, outside_kernel
 from attndsl.python_syntax import Converter
 from attndsl.source import Source, Span
@@ -90,7 +91,23 @@ def attention_of(function: Callable[..., object]) -> Attention:
 def _checked(function: Callable[..., object]) -> CheckedModule:
     from attndsl.check import check
 
-    return check(syntax_of(function))
+    try:
+        return check(syntax_of(function))
+    except AttnError as fault:
+        raise AttnError([_explained(one, function) for one in fault.diagnostics]) from None
+
+
+def _explained(diagnostic: Diagnostic, function: Callable[..., object]) -> Diagnostic:
+    """An unknown name that Python knows was meant to be Python's variable."""
+    span = diagnostic.span
+    if diagnostic.code not in ("A012", "A013") or span is None:
+        return diagnostic
+    if span.text not in {*_plain_function(function).__globals__, *function.__code__.co_freevars}:
+        return diagnostic
+    help = f"a kernel sees no variables of Python: make `{span.text}` a parameter"
+    if diagnostic.code == "A013":
+        help = f"a kernel calls no functions of Python: decorate `{span.text}` by `@attndsl.define`"
+    return dataclasses.replace(diagnostic, help=help)
 
 
 def syntax_of(function: Callable[..., object]) -> syntax.Module:
