@@ -1,0 +1,220 @@
+"""The best tile for a spec on this machine: candidates, measured on the call that matters.
+
+Candidates come from the target's emitter; one whose binary spills or does not fit is left out. The
+others are measured interleaved on the caller's own tensors, so the block map is the real one. What
+is found is kept on disk by spec, target, device, dtype and class of shapes, and used by every later
+call of that class. Without it, the emitter's first candidate is used.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attndsl.attention import Attention
+from attndsl.codegen.program import Specialization, Tile
+from attndsl.diagnostics import AttnError
+from attndsl.runtime.cache import default_cache, key_of
+from attndsl.runtime.compilation import compile_with_tile, plan_of, specialize
+from attndsl.runtime.targets import Target, device_target
+
+if TYPE_CHECKING:
+    import torch
+
+    from attndsl.runtime.arguments import Call
+    from attndsl.runtime.execution import Execution
+
+KIND, FILE = "tune", "best.json"
+CPU_TILES = (
+    Tile(64, 64),
+    Tile(32, 32),
+    Tile(32, 64),
+    Tile(64, 32),
+    Tile(64, 128),
+    Tile(128, 64),
+    Tile(96, 96),
+)
+# Enough that the median is steady, and that tuning ends.
+_ROUNDS, _SECONDS_PER_TILE = 25, 0.5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A candidate's median time of a call; `reason` says why it was not measured."""
+
+    tile: Tile
+    seconds: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What was measured, fastest first, and what was kept."""
+
+    best: Tile
+    measurements: tuple[Measurement, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "best": asdict(self.best),
+            "measurements": [asdict(one) for one in self.measurements],
+        }
+
+
+def candidates(attention: Attention, specialization: Specialization, target: Target) -> list[Tile]:
+    """The tiles that could suit, the default first."""
+    if target.language == "cpp":
+        return list(CPU_TILES)
+    from attndsl.codegen.triton import tiles
+
+    return list(tiles(plan_of(attention), specialization, target.name))
+
+
+def tune(
+    attention: Attention,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor | None,
+    inputs: Mapping[str, Any],
+    *,
+    scale: float | None = None,
+    offset: int | None = None,
+    grid: Any = None,
+    on_measured: Callable[[int, int, Measurement], None] = lambda done, total, latest: None,
+) -> TuningResult:
+    """Measure the candidates on one call of a bound attention, and keep the best.
+
+    `on_measured(done, total, latest)` is told of progress. Raises `AttnError` for arguments that a
+    call would refuse, and where no candidate can run.
+    """
+    import torch
+
+    from attndsl.runtime.arguments import check_call
+
+    call = check_call(
+        attention, {"q": q, "k": k, "v": v}, inputs, scale=scale, offset=offset, grid=grid
+    )
+    target = device_target(call.device)
+    specialization = specialize(attention, call.sizes["D"], call.sizes["Dv"], call.dtype)
+    tiles = candidates(attention, specialization, target)
+    measurements: dict[Tile, Measurement] = {}
+    runs: dict[Tile, Callable[[], float]] = {}
+
+    def timer(execution: Execution) -> Callable[[], float]:
+        return lambda: _timed(lambda: execution.run(call, q, k, v, inputs), call)
+
+    problem: AttnError | None = None
+    with torch.no_grad():
+        for tile in tiles:
+            try:
+                run = timer(compile_with_tile(attention, specialization, target, tile))
+                run()
+            except AttnError as fault:
+                problem = fault
+                measurements[tile] = Measurement(tile, None, fault.diagnostics[0].message)
+                on_measured(len(measurements), len(tiles), measurements[tile])
+                continue
+            runs[tile] = run
+        times = _interleaved(runs)
+    for tile, seconds in times.items():
+        measurements[tile] = Measurement(tile, statistics.median(seconds))
+        on_measured(len(measurements), len(tiles), measurements[tile])
+    if not times:
+        assert problem is not None
+        raise problem
+    ranked = sorted(measurements.values(), key=lambda one: (one.seconds is None, one.seconds or 0))
+    result = TuningResult(ranked[0].tile, tuple(ranked))
+    _keep(result, _key(attention, specialization, target, call))
+    return result
+
+
+def best_tile(
+    attention: Attention, specialization: Specialization, target: Target, call: Call
+) -> Tile | None:
+    """The tile that tuning has found for such calls, if it has been done."""
+    cache = default_cache()
+    if not (cache.root / KIND).is_dir():
+        return None
+    directory = cache.find(KIND, _key(attention, specialization, target, call))
+    return None if directory is None else _read(directory / FILE)
+
+
+def shape_class(sizes: Mapping[str, int]) -> str:
+    """Shapes between which the best tile hardly differs: by powers of two of the lengths, and of
+    the number of heads in the batch."""
+    heads = sizes["B"] * sizes["H"]
+    return " ".join(f"{(size - 1).bit_length()}" for size in (sizes["Lq"], sizes["Lk"], heads))
+
+
+def _interleaved(runs: Mapping[Tile, Callable[[], float]]) -> dict[Tile, list[float]]:
+    """Times of every run, in rounds, so that all meet the machine in the same moods."""
+    times: dict[Tile, list[float]] = {tile: [] for tile in runs}
+    spent = dict.fromkeys(runs, 0.0)
+    for _ in range(_ROUNDS):
+        for tile, run in runs.items():
+            if spent[tile] < _SECONDS_PER_TILE or len(times[tile]) < 3:
+                times[tile].append(run())
+                spent[tile] += times[tile][-1]
+    return times
+
+
+def _timed(run: Callable[[], object], call: Call) -> float:
+    if call.device.type == "cpu":
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+    import torch
+
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    run()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
+def _key(attention: Attention, specialization: Specialization, target: Target, call: Call) -> str:
+    from attndsl.runtime.serialize import encode
+
+    # Whether the log-sum-exp is written makes no difference to which tile is best.
+    kind = f"{specialization.dtype} {specialization.head_dim} {specialization.value_dim}"
+    meaning = json.dumps(encode(attention, spans=False))
+    return key_of(meaning, target.name, _device_name(call.device), kind, shape_class(call.sizes))
+
+
+@lru_cache
+def _device_name(device: torch.device) -> str:
+    if device.type == "cpu":
+        import torch
+
+        from attndsl.runtime.cpp_compiler import processor_features
+
+        return f"{processor_features()} {torch.get_num_threads()} threads"
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
+
+
+def _keep(result: TuningResult, key: str) -> None:
+    def write(directory: Path) -> None:
+        (directory / FILE).write_text(json.dumps(result.as_json(), indent=1), encoding="utf-8")
+
+    default_cache().replace(KIND, key, write)
+
+
+def _read(path: Path) -> Tile | None:
+    """The tile in a file; None for one that another version wrote otherwise."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))["best"]
+        numbers = [stored[name] for name in ("block_m", "block_n", "warps", "stages")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if all(type(number) is int and 0 < number <= 1024 for number in numbers):
+        return Tile(*numbers)
+    return None
