@@ -63,29 +63,59 @@ def emit(
     return plan, triton.emit(plan, specialization, tile, target.name)
 
 
-def compile_for(attention: Attention, specialization: Specialization, target: Target) -> Execution:
+def compile_for(
+    attention: Attention, specialization: Specialization, target: Target, tile: Tile | None = None
+) -> Execution:
     """What runs this attention on a target of this machine; built at first, cached after.
 
-    Without a C++ compiler the CPU runs the plan in torch, with a warning that says so.
+    Without a tile, the default that fits the target. Without a C++ compiler the CPU runs the plan
+    in torch, with a warning that says so.
     """
-    from attndsl.runtime.execution import CompiledExecution, TiledExecution, block_tables
+    try:
+        return compile_with_tile(attention, specialization, target, tile)
+    except AttnError as problem:
+        if problem.diagnostics[0].code != NO_COMPILER:
+            raise
+    from attndsl.runtime.execution import TiledExecution
 
-    plan, program = emit(attention, specialization, target)
+    _warn_of_tiled(attention.name)
+    return TiledExecution(plan_of(attention), specialization.log_sum_exp)
+
+
+def compile_with_tile(
+    attention: Attention, specialization: Specialization, target: Target, tile: Tile | None
+) -> Execution:
+    """As `compile_for`, but raises `AttnError` A090 where there is no compiler."""
+    from attndsl.runtime.execution import CompiledExecution, block_tables
+
+    plan = plan_of(attention)
+    program, launcher = _built(attention, specialization, target, tile)
+    return CompiledExecution(plan, program, launcher, block_tables(plan, program))
+
+
+def _built(
+    attention: Attention, specialization: Specialization, target: Target, tile: Tile | None
+) -> tuple[Program, Launcher]:
     if target.language == "cpp":
         from attndsl.runtime.cpp import build as build_cpp
 
-        try:
-            launcher: Launcher = build_cpp(program)
-        except AttnError as problem:
-            if problem.diagnostics[0].code != NO_COMPILER:
-                raise
-            _warn_of_tiled(attention.name)
-            return TiledExecution(plan, specialization.log_sum_exp)
-    else:
-        from attndsl.runtime.triton import build as build_triton
+        program = emit(attention, specialization, target, tile)[1]
+        return program, build_cpp(program)
+    from attndsl.runtime.triton import GpuProgram
+    from attndsl.runtime.triton_compile import ALIGNED, choose, compile_ahead
 
-        launcher = build_triton(program)
-    return CompiledExecution(plan, program, launcher, block_tables(plan, program))
+    if tile is None:
+        program, binaries = choose(
+            plan_of(attention), specialization, target.name, variants=(ALIGNED,)
+        )
+    else:
+        program = emit(attention, specialization, target, tile)[1]
+        binaries = compile_ahead(program, variants=(ALIGNED,))
+        if not binaries.fit:
+            raise error(
+                "A083", f"{tile.block_m} × {tile.block_n} spills or needs too much shared memory"
+            )
+    return program, GpuProgram(program, binaries)
 
 
 def _warn_of_tiled(name: str) -> None:

@@ -198,6 +198,7 @@ class Kernel:
 
     def _execution_for(self, call: Call, return_lse: bool) -> Execution:
         """What runs such a call: there is one for every device, dtype and head dimension."""
+        from attndsl.runtime.autotune import best_tile
         from attndsl.runtime.compilation import compile_for, specialize
         from attndsl.runtime.targets import device_target
 
@@ -206,10 +207,11 @@ class Kernel:
         specialization = specialize(
             self.attention, sizes["D"], sizes["Dv"], call.dtype, return_lse=return_lse
         )
-        key = target, specialization
+        tile = best_tile(self.attention, specialization, target, call)
+        key = target, specialization, tile
         with self._lock:
             execution = self._executions.get(key)
             if execution is None:
-                execution = compile_for(self.attention, specialization, target)
+                execution = compile_for(self.attention, specialization, target, tile)
                 self._executions[key] = execution
         return execution
