@@ -188,11 +188,30 @@ def compare(operator: str, left: Expression, right: Expression) -> Expression:
     difference = linear(left).minus(linear(right))
     if difference.is_constant:
         return TRUE if holds(operator, difference.constant) else FALSE
+    low, high = _remainder_range(difference)
+    if low is not None and high is not None:
+        decided = {holds(operator, low), holds(operator, high)}
+        if operator in ("==", "!=") and low <= 0 <= high:
+            decided = {True, False}
+        if len(decided) == 1:
+            return TRUE if decided.pop() else FALSE
     if operator in ("==", "!="):
         divisor = reduce(gcd, difference.terms.values())
         if difference.constant % divisor:
             return TRUE if operator == "!=" else FALSE
     return Binary(operator, left, right, BOOL)
+
+
+def _remainder_range(form: Linear) -> tuple[int | None, int | None]:
+    """Least and greatest of a sum whose only atom is a remainder, else None."""
+    if len(form.terms) != 1:
+        return None, None
+    (atom, coefficient), *_ = form.terms.items()
+    match atom:
+        case Binary(operator="%", right=Literal(value=int(modulus))) if modulus > 0:
+            ends = form.constant, form.constant + coefficient * (modulus - 1)
+            return min(ends), max(ends)
+    return None, None
 
 
 def holds(operator: str, difference: int | float) -> bool:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from attndsl.expression import TRUE, Expression
+
+if TYPE_CHECKING:  # checking a spec should not wait for NumPy
+    import numpy as np
 
 
 class Kind(IntEnum):

@@ -92,10 +92,15 @@ def _strongest(function: str, bounds: list[Expression]) -> tuple[Expression, ...
     return (combined,)
 
 
-def terms(mask: Expression, *, axes: tuple[str, ...] = ()) -> tuple[Term, ...] | None:
+def terms(
+    mask: Expression, *, axes: tuple[str, ...] = (), partly: bool = False
+) -> tuple[Term, ...] | None:
     """The mask as a union of terms; None where it is no arithmetic on positions, heads and sizes
-    (it reads a table per token, has two or more axes, or uses a vector), or has too many terms."""
-    prepared = _on_positions(mask, axes)
+    (it reads a table per token, has two or more axes, or uses a vector), or has too many terms.
+
+    With `partly`, what is no such arithmetic stays in `rest`, and parameters need not be bound.
+    """
+    prepared = _on_positions(mask, axes, partly=partly)
     if prepared is None:
         return None
     try:
@@ -113,7 +118,7 @@ def terms(mask: Expression, *, axes: tuple[str, ...] = ()) -> tuple[Term, ...] |
     return tuple(dict.fromkeys(found))
 
 
-def _on_positions(mask: Expression, axes: tuple[str, ...]) -> Expression | None:
+def _on_positions(mask: Expression, axes: tuple[str, ...], *, partly: bool) -> Expression | None:
     """The mask over `i` and `j` alone, or None where it cannot be written so."""
 
     def replace(node: Expression) -> Expression:
@@ -126,6 +131,8 @@ def _on_positions(mask: Expression, axes: tuple[str, ...]) -> Expression | None:
         return node
 
     mask = transform(mask, replace)
+    if partly:
+        return mask
     for node in walk(mask):
         match node:
             case Coordinate() | Operand() | Parameter():
