@@ -26,25 +26,30 @@ def emit(plan: Plan, specialization: Specialization, tile: Tile | None = None) -
         for declared in plan.attention.inputs
     } | {one.name: Array(one.name, one.element, one.dimensions) for one in plan.buffers}
     kernels = [
-        _kernel(plan, stage, number, specialization, arrays)
+        _kernel(plan, stage, number, specialization, arrays, tile)
         for number, stage in enumerate(plan.stages)
     ]
     return Program(
         target="cpu",
         text=_text(plan, kernels, specialization, tile),
         entries=tuple(kernel.entry for kernel in kernels),
-        buffers=plan.buffers,
+        buffers=(*plan.buffers, *(one for kernel in kernels for one in kernel.buffers)),
         specialization=specialization,
         tile=tile,
     )
 
 
 def _kernel(
-    plan: Plan, stage: Stage, number: int, specialization: Specialization, arrays: dict[str, Array]
+    plan: Plan,
+    stage: Stage,
+    number: int,
+    specialization: Specialization,
+    arrays: dict[str, Array],
+    tile: Tile,
 ) -> Kernel:
     match stage:
         case Attend():
-            return AttendKernel(plan, stage, number, specialization, arrays).emit()
+            return AttendKernel(plan, stage, number, specialization, arrays, tile).emit()
         case Prepare():
             return emit_prepare(plan, stage, number, specialization, arrays)
         case Scan():

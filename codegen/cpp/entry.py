@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from attndsl.codegen.cpp.products import Products
 from attndsl.codegen.writer import Writer
 
 
-def write_entry(w: Writer, name: str, residue: int | None) -> None:
+def write_entry(w: Writer, name: str, residue: int | None, products: Products) -> None:
     """`residue` is the modulus where each class of positions is a problem of its own."""
     rows = "static_cast<int64_t>(arguments.Lq)"
     with w.block(f'extern "C" void {name}(const AttendArguments *passed) {{', "}"):
         w.line("const AttendArguments &arguments = *passed;")
+        products.write_before_tiles(w)
         w.line("const int64_t heads = static_cast<int64_t>(arguments.B) * arguments.H;")
         if residue is None:
             w.line(f"const int64_t tiles = ({rows} + BLOCK_M - 1) / BLOCK_M;")
@@ -21,6 +23,7 @@ def write_entry(w: Writer, name: str, residue: int | None) -> None:
         w.comment("The last tiles see most keys under a causal mask: they start first.")
         w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(arguments.threads)")
         with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
+            products.write_task(w)
             w.line("static thread_local AttendScratch scratch;")
             w.line("const int32_t b = static_cast<int32_t>(task % heads / arguments.H);")
             w.line("const int32_t h = static_cast<int32_t>(task % arguments.H);")

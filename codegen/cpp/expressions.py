@@ -113,6 +113,10 @@ class Expressions:
                 return self._levels["i" if name == "q" else "j"] if known is None else known
         return reduce(Level.__or__, map(self.level, children(node)), Level.UNIFORM)
 
+    def spell(self, node: Expression, text: Text) -> None:
+        """Say what a leaf is called in this kernel."""
+        self._spelled[node] = text
+
     def count(self, roots: Iterable[Expression]) -> None:
         """Note how often each part is used, so that what is used twice is computed once."""
         for root in roots:

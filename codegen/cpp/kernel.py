@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attndsl.codegen.program import Entry
+from attndsl.planner.plan import Buffer
 
 
 @dataclass(frozen=True)
@@ -14,3 +15,4 @@ class Kernel:
     text: str
     entry: Entry
     support: frozenset[str]
+    buffers: tuple[Buffer, ...] = ()

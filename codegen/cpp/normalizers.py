@@ -7,11 +7,11 @@ from typing import Protocol
 
 from attndsl.attention import Elementwise, Softmax
 from attndsl.codegen.cpp.expressions import Expressions, as_vector
+from attndsl.codegen.cpp.products import LOG2_E, Unit
 from attndsl.codegen.cpp.scope import Level, Scope, Text
 from attndsl.codegen.writer import Writer
 from attndsl.expression import FLOAT, Literal
 
-LOG2_E = "1.44269504f"
 LN_2 = "0.693147181f"
 
 
@@ -48,11 +48,15 @@ class Rows(Protocol):
 
 @dataclass
 class SoftmaxRows:
-    """The running maximum and sum. `in_powers_of_two`: scores come multiplied by log2(e)."""
+    """The running maximum and sum.
+
+    Exponentials refer to the maximum, or, where rescaling the output costs more than it is worth,
+    to a number that follows the maximum when that has grown by 2^8.
+    """
 
     softmax: Softmax
     expressions: Expressions
-    in_powers_of_two: bool
+    unit: Unit
     hidden: str = "-INFINITE"
     factor: str = "scratch.factor"
     final_factor: str = "final_factor"
@@ -83,15 +87,23 @@ class SoftmaxRows:
 
     def write_after(self, w: Writer) -> None:
         w.line("Floats reference[COLUMNS], total[COLUMNS];")
+        if self.unit.moves_rarely:
+            w.line("Ints moved{};")
         w.line("UNROLL")
         with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+            if self.unit.moves_rarely:
+                w.comment("What weights refer to moves when they could grow past 2^8.")
+                limit = f"scratch.highest[column] + 8.0f * (1.0f / {self.unit.factor})"
+                w.line(f"const Ints moves = highest[column] > {limit};")
+                w.line("highest[column] = select(moves, highest[column], scratch.highest[column]);")
+                w.line("moved |= moves;")
             w.comment("A row that has seen nothing but -inf keeps weights of 0.")
             w.line(
                 "reference[column] = "
                 "select(highest[column] == -INFINITE, floats(0.0f), highest[column]);"
             )
             w.line(
-                f"scratch.factor[column] = "
+                "scratch.factor[column] = "
                 f"{self._power('scratch.highest[column] - reference[column]')};"
             )
             w.line("scratch.highest[column] = highest[column];")
@@ -107,6 +119,8 @@ class SoftmaxRows:
             "for (int column = 0; column < COLUMNS; ++column) "
             "scratch.total[column] = total[column];"
         )
+        if self.unit.moves_rarely:
+            w.line("const bool rescaled = any(moved);")
 
     def write_finish(self, w: Writer, statistics: str | None) -> None:
         sink, value = self.softmax.sink, self.softmax.sink_value
@@ -117,8 +131,9 @@ class SoftmaxRows:
         if sink is not None:
             sink_text = as_vector(self.expressions.text(sink, Level.LANE), FLOAT)
         with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-            if sink_text is None:
+            if sink_text is None and statistics is not None:
                 w.line("const Floats highest = scratch.highest[column];")
+            if sink_text is None:
                 w.line("const Floats total = scratch.total[column];")
                 w.line("final_factor[column] = select(total == 0.0f, floats(0.0f), 1.0f / total);")
             else:
@@ -139,9 +154,13 @@ class SoftmaxRows:
             w.line("for (Floats &factor : final_factor) factor = floats(1.0f);")
 
     def _write_sink(self, w: Writer, sink: Text, has_value: bool) -> None:
-        unit = f" * {LOG2_E}" if self.in_powers_of_two else ""
         w.comment("The sink joins the sum as one more key.")
-        w.line(f"const Floats sink = {sink.inside(12)}{unit};")
+        if self.unit.factor is None:
+            w.line(f"const Floats sink = {sink.inside(12)} * {LOG2_E};")
+        elif self.unit.is_natural:
+            w.line(f"const Floats sink = {sink.text};")
+        else:
+            w.line(f"const Floats sink = {sink.inside(12)} * ({LOG2_E} / {self.unit.factor});")
         w.line("const Floats highest = maximum(scratch.highest[column], sink);")
         w.line("const Floats reference = select(highest == -INFINITE, floats(0.0f), highest);")
         w.line(f"const Floats kept = {self._power('scratch.highest[column] - reference')};")
@@ -153,7 +172,12 @@ class SoftmaxRows:
 
     def _write_statistics(self, w: Writer, statistics: str) -> None:
         self.support.add("log")
-        natural = f"highest * {LN_2}" if self.in_powers_of_two else "highest"
+        if self.unit.factor is None:
+            natural = f"highest * {LN_2}"
+        elif self.unit.is_natural:
+            natural = "highest"
+        else:
+            natural = f"highest * ({self.unit.factor} * {LN_2})"
         w.line(
             "const Floats log_sum_exp = "
             f"select(total == 0.0f, floats(-INFINITE), {natural} + log(total));"
@@ -165,9 +189,9 @@ class SoftmaxRows:
             w.line(f"{statistics} = log_sum_exp[lane % LANES];")
 
     def _power(self, difference: str) -> str:
-        if self.in_powers_of_two:
+        if self.unit.factor is None:
             return f"exp2({difference})"
-        return f"exp2(({difference}) * {LOG2_E})"
+        return f"exp2(({difference}) * {self.unit.factor})"
 
 
 @dataclass
@@ -176,6 +200,7 @@ class ElementwiseRows:
 
     elementwise: Elementwise
     expressions: Expressions
+    unit: Unit
     hidden: str = "0.0f"
     factor: str = "scratch.factor"
     final_factor: str = "final_factor"
@@ -215,6 +240,8 @@ class ElementwiseRows:
             w.line("total[column] += weight;")
 
     def write_after(self, w: Writer) -> None:
+        if self.unit.moves_rarely:
+            w.line("constexpr bool rescaled = false;")
         if self._sums:
             w.line("UNROLL")
             w.line(

@@ -1,7 +1,7 @@
 """Factors of a matrix product that cost nothing: queries are multiplied by them once per tile.
 
 `dot(q, k) * scale` becomes a product with scaled queries; and where the softmax's score is nothing
-but that, so does log2(e), and the exponential is a plain power of two.
+but that, log2(e) can join, and the exponential is a plain power of two.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SAME_IN_A_TILE = frozenset("bhg") | {"residue"}
 class QueryFactors:
     """One factor for each product (None: 1), and the score without them.
 
-    `in_powers_of_two`: the score is one product alone, to be multiplied by log2(e) too.
+    `is_product_alone`: a softmax of one product and nothing else.
     """
 
     factors: tuple[Expression | None, ...]
     score: Expression
-    in_powers_of_two: bool
+    is_product_alone: bool
 
 
 def fold_factors(stage: Attend) -> QueryFactors:

@@ -37,6 +37,7 @@ _PIECES: dict[str, tuple[str, ...]] = {
     "convert": (),
     "tile": (),
     "guard": ("tile",),
+    "bfloat16_tile": ("tile", "transpose", "guard", "convert", "bfloat16"),
     "pair_tile": ("transpose", "gather"),
     "keys_as_lanes": ("transpose",),
 }

@@ -65,7 +65,7 @@ class TokenKernel:
             w.line(f"const {struct} &arguments = *passed;")
             self.arguments.write_locals(w, body.text())
             w.line(body.text().rstrip())
-        entry = Entry(self.number, self.function, self.arguments.collected)
+        entry = Entry(self.number, self.function, self.arguments.collected, over_pairs=False)
         used = support | self.expressions.used_support | self.sources.used_support
         return Kernel(w.text(), entry, frozenset(used))
 

@@ -1,0 +1,190 @@
+"""Products on bfloat16 operands as they are, for processors that have a unit for them.
+
+Queries cannot be scaled without rounding them again, so factors are applied to the scores. Values
+are turned once per call; a processor without such a unit converts tiles to float instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from attndsl.codegen.cpp.expressions import Expressions
+from attndsl.codegen.cpp.products import LOG2_E, Unit, query, reads_callers, scores
+from attndsl.codegen.cpp.query_factor import QueryFactors
+from attndsl.codegen.cpp.scope import Level, Text
+from attndsl.codegen.cpp.sources import Sources
+from attndsl.codegen.program import DType, Tile
+from attndsl.codegen.writer import Writer
+from attndsl.expression import INT, TRUE, Binary, Expression, Literal, Scalar, Size
+from attndsl.planner.plan import Attend, Buffer
+
+# Products are made of tiles 32 wide in every direction.
+_WIDTH = 32
+
+
+def has_bfloat16_form(stage: Attend, sources: Sources, tile: Tile) -> bool:
+    """Whether every product is one of the caller's bfloat16 vectors, in whole tiles."""
+    vectors = [source for dot in stage.dots for source in (dot.query, dot.key)] + [stage.value]
+    return (
+        sources.specialization.dtype == DType.BFLOAT16
+        and bool(stage.dots)
+        and all(map(reads_callers, vectors))
+        and all(sources.size(source) % _WIDTH == 0 for source in vectors)
+        and tile.block_m % _WIDTH == 0
+        and tile.block_n % _WIDTH == 0
+    )
+
+
+@dataclass
+class Bfloat16Products:
+    """`turned` and `finite` are buffers: the values of each block as [d][key], and whether all of
+    them are finite."""
+
+    stage: Attend
+    sources: Sources
+    expressions: Expressions
+    factors: QueryFactors
+    turned: str
+    finite: str
+    block_n: int
+    support: set[str] = field(
+        default_factory=lambda: {"tile", "transpose", "guard", "bfloat16", "bfloat16_tile"}
+    )
+
+    @property
+    def unit(self) -> Unit:
+        return Unit("score_unit" if self.factors.is_product_alone else LOG2_E, moves_rarely=True)
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        words = self.block_n // 2 * self.sources.size(self.stage.value)
+        head = (Size("B"), Size("Hkv"))
+        blocks = self._blocks
+        return (
+            Buffer(self.turned, Scalar.INT, (*head, blocks, Literal(words))),
+            Buffer(self.finite, Scalar.INT, (*head, blocks)),
+        )
+
+    @property
+    def _blocks(self) -> Expression:
+        """Blocks of keys in all residue classes."""
+        modulus = self.sources.residue or 1
+        blocks = _ceil_divide(_ceil_divide(Size("Lk"), modulus), self.block_n)
+        return blocks if modulus == 1 else Binary("*", Literal(modulus), blocks, INT)
+
+    def spelled(self, dot: int) -> Text:
+        cell = f"scratch.{scores(dot)}[key * COLUMNS + column]"
+        factor = self.factors.factors[dot]
+        if self.factors.is_product_alone or factor is None:
+            return Text(cell, Level.PAIR)
+        return Text(f"{cell} * {self._factor(factor)}", Level.PAIR, 13)
+
+    def write_members(self, w: Writer) -> None:
+        for dot, product in enumerate(self.stage.dots):
+            w.line(f"QueryTile<{self.sources.size(product.query)}> {query(dot)};")
+
+    def write_queries(self, w: Writer) -> None:
+        negate = "false"
+        if self.factors.is_product_alone:
+            factor = self.factors.factors[0]
+            text = LOG2_E if factor is None else f"{self._factor(factor)} * {LOG2_E}"
+            w.comment(
+                "Scores are multiplied on their way to the exponential, by a positive number:"
+            )
+            w.comment("a sign goes into the queries.")
+            w.line(f"const float score_factor = {text};")
+            w.line("const float score_unit = maximum(absolute(score_factor), 1e-30f);")
+            negate = "score_factor < 0.0f"
+        for dot, product in enumerate(self.stage.dots):
+            place, size = self.sources.query(product.query), self.sources.size(product.query)
+            w.line(
+                f"load_queries<{size}>({place.pointer}, {place.stride}, rows, {negate}, "
+                f"scratch.{query(dot)});"
+            )
+
+    def write_dots(self, w: Writer) -> None:
+        value = self.sources.key(self.stage.value)
+        w.line(f"const {value.element} *value = {value.pointer};")
+        for dot, product in enumerate(self.stage.dots):
+            place, size = self.sources.key(product.key), self.sources.size(product.key)
+            w.line(
+                f"dot_tile<{size}>({place.pointer}, {place.stride}, keys, "
+                f"scratch.{query(dot)}, scratch.{scores(dot)});"
+            )
+
+    def write_accumulate(self, w: Writer, factor: str) -> None:
+        value, size = self.sources.key(self.stage.value), self.sources.size(self.stage.value)
+        turned = self.sources.arguments.tensor(self.turned, "int32", written=True)
+        finite = self.sources.arguments.tensor(self.finite, "int32", written=True)
+        w.line(f"const int64_t turned = {self._block_number('block')};")
+        operands = f"value, {value.stride}"
+        accumulate = (
+            f"accumulate_tile<{size}>({operands}, {turned} + turned * PAIRS * {size}, keys, "
+            f"scratch.scores, {factor}, rescaled, scratch.output);"
+        )
+        if self.stage.mask == TRUE:
+            w.line(accumulate)
+            return
+        w.comment("A hidden value that is not finite must not reach the sum.")
+        w.line(f"if (!partial || {finite}[turned])")
+        with w.indented():
+            w.line(accumulate)
+        w.line("else")
+        with w.indented():
+            w.line(
+                f"accumulate_guarded<{size}>({operands}, keys, scratch.scores, {factor}, "
+                "scratch.output);"
+            )
+
+    def write_before_tiles(self, w: Writer) -> None:
+        """Turn every block of values."""
+        arguments, residue = self.sources.arguments, self.sources.residue
+        size = self.sources.size(self.stage.value)
+        turned = arguments.tensor(self.turned, "int32", written=True)
+        finite = arguments.tensor(self.finite, "int32", written=True)
+        w.line("const int32_t Hkv = arguments.Hkv, Lk = arguments.Lk;")
+        classes = 1 if residue is None else residue
+        w.line(f"const int64_t blocks = {self._blocks_in_class()};")
+        w.line(
+            f"const int64_t turns = static_cast<int64_t>(arguments.B) * Hkv * {classes} * blocks;"
+        )
+        w.line("#pragma omp parallel for schedule(static) num_threads(arguments.threads)")
+        with w.block("for (int64_t turn = 0; turn < turns; ++turn) {", "}"):
+            w.line("const int32_t first_key = static_cast<int32_t>(turn % blocks) * BLOCK_N;")
+            length = "Lk"
+            if residue is not None:
+                w.line(f"const int32_t residue = static_cast<int32_t>(turn / blocks % {residue});")
+                length = f"(Lk - residue + {residue - 1}) / {residue}"
+            w.line(f"const int32_t g = static_cast<int32_t>(turn / blocks / {classes} % Hkv);")
+            w.line(f"const int32_t b = static_cast<int32_t>(turn / blocks / {classes} / Hkv);")
+            value = self.sources.key(self.stage.value)
+            w.line(f"const int32_t keys = minimum(BLOCK_N, {length} - first_key);")
+            w.line(f"const {value.element} *value = {value.pointer};")
+            w.line(
+                f"{finite}[turn] = turn_values<{size}>(value, {value.stride}, keys, "
+                f"{turned} + turn * PAIRS * {size});"
+            )
+
+    def write_task(self, w: Writer) -> None:
+        w.line("const MatrixUnit unit;")
+
+    def _block_number(self, block: str) -> str:
+        head = "static_cast<int64_t>(b) * Hkv + g"
+        blocks = self._blocks_in_class()
+        if self.sources.residue is None:
+            return f"({head}) * ({blocks}) + {block}"
+        return f"(({head}) * {self.sources.residue} + residue) * ({blocks}) + {block}"
+
+    def _blocks_in_class(self) -> str:
+        residue = self.sources.residue
+        keys = "Lk" if residue is None else f"(Lk + {residue - 1}) / {residue}"
+        return f"({keys} + BLOCK_N - 1) / BLOCK_N"
+
+    def _factor(self, factor: Expression) -> str:
+        return self.expressions.text(factor, Level.UNIFORM).inside(13)
+
+
+def _ceil_divide(value: Expression, by: int) -> Expression:
+    if by == 1:
+        return value
+    return Binary("//", Binary("+", value, Literal(by - 1), INT), Literal(by), INT)
