@@ -31,8 +31,8 @@ _CLASSES: dict[str, type[Any]] = {}
 for _module in _MODULES:
     _tag = _module.rpartition(".")[2]
     for _name, _class in vars(import_module(_module)).items():
-        if isinstance(_class, type) and _class.__module__ == _module:
-            # There is a `Source` in more than one module.
+        # Block lists are made for a call and never stored. Two classes are called `Source`.
+        if isinstance(_class, type) and _class.__module__ == _module and _name != "BlockTable":
             _CLASSES[f"{_tag}.{_name}"] = _class
 _TAGS = {cls: tag for tag, cls in _CLASSES.items()}
 

@@ -19,8 +19,8 @@ from attndsl.attention import Elementwise, Softmax
 from attndsl.diagnostics import InternalError
 from attndsl.evaluate import evaluate_size
 from attndsl.expression import Expression, Operand, Vector, walk
-from attndsl.planner.block_map import Kind, Table
-from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
+from attndsl.planner.block_map import Kind
+from attndsl.planner.plan import Attend, Partial, Plan, Prepare, Scan, Source
 from attndsl.planner.visits import Block, Visit, visits
 from attndsl.runtime.torch_evaluate import Environment, evaluate
 
@@ -53,6 +53,10 @@ def run(
                 call = call.with_buffer(stage.buffer.name, call.prepare(stage))
             case Scan():
                 call = call.with_buffer(stage.buffer.name, call.scan(stage))
+            case Attend(partial=Partial(output, log_sum_exp)):
+                part, statistics = call.attend(stage, block_m, block_n)
+                call = call.with_buffer(output.name, part.float())
+                call = call.with_buffer(log_sum_exp.name, statistics)
     return call.attend(plan.attend, block_m, block_n)
 
 
@@ -112,12 +116,11 @@ class _Call:
         return output, log_sum_exp
 
     def _visits(self, stage: Attend, block_m: int, block_n: int) -> Iterator[Visit]:
-        """The planner enumerates tiles in NumPy; it sees the inputs that the block map reads."""
-        read = stage.block_map.inputs if isinstance(stage.block_map, Table) else ()
+        """The planner enumerates tiles in NumPy."""
         base = numpy_evaluate.Environment(
             sizes=self.base.sizes,
             axes=self.base.axes,
-            inputs={name: self.base.inputs[name].cpu().numpy() for name in read},
+            inputs={name: tensor.cpu().numpy() for name, tensor in self.base.inputs.items()},
             clamp=True,
         )
         return visits(stage, base, block_m, block_n)
@@ -195,7 +198,7 @@ class _Tile:
         weighted = self._zeros(self._call.base.sizes["Dv"])
         if sink is not None:
             maximum = self._per_row(sink).expand(self._shape)
-            total = total + 1
+            total = total + (maximum > -torch.inf)
             if sink_value is not None:
                 weighted = weighted + self._per_row(sink_value)
         for block in self._visit.blocks:

@@ -1,0 +1,71 @@
+"""The tiled torch path agrees with the reference on the whole catalogue."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from naive import CASES, Case
+
+from attndsl import reference
+from attndsl.runtime import tiled
+from attndsl.runtime.arguments import check_call, converted
+from attndsl.runtime.compilation import plan_of
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_tiles_agree_with_the_reference(case: Case) -> None:
+    attention = case.load()
+    given = case.call(case.shapes[-1 if len(case.shapes) < 2 else 1])
+    operands = {
+        name: torch.tensor(value, dtype=torch.float32)
+        for name, value in (("q", given.q), ("k", given.k), ("v", given.v))
+        if value is not None
+    }
+    inputs = {
+        name: torch.as_tensor(value, dtype=torch.float32 if value.dtype.kind == "f" else None)
+        for name, value in given.inputs.items()
+    }
+    axes = given.axes(attention.axes)
+    call = check_call(
+        attention, operands, inputs, scale=given.scale, offset=given.shape.offset, grid=axes
+    )
+    out, log_sum_exp = tiled.run(
+        plan_of(attention),
+        operands,
+        converted(inputs, call),
+        call.sizes,
+        call.scale,
+        block_m=32,
+        block_n=48,
+    )
+    exact = reference.run(
+        attention,
+        *(None if value is None else np.float32(value) for value in (given.q, given.k, given.v)),
+        {name: value.numpy() for name, value in inputs.items()},
+        scale=given.scale,
+        offset=given.shape.offset,
+        axes=axes,
+    )
+    assert out.dtype is torch.float32
+    size = max(1.0, np.abs(exact.output).max())
+    np.testing.assert_allclose(out.numpy(), exact.output, rtol=0, atol=1e-4 * size)
+    if exact.log_sum_exp is not None:
+        np.testing.assert_allclose(log_sum_exp.numpy(), exact.log_sum_exp, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_hidden_never_leaks() -> None:
+    from attndsl.module import load_text
+
+    (attention,) = load_text("attention causal { mask = j <= i - 1 }").attentions.values()
+    q, k, v = (torch.randn(1, 1, 40, 16) for _ in range(3))
+    k[..., 20:, :] = torch.nan
+    v[..., 20:, :] = torch.inf
+    call = check_call(attention, {"q": q, "k": k, "v": v}, {})
+    out, log_sum_exp = tiled.run(
+        plan_of(attention), {"q": q, "k": k, "v": v}, {}, call.sizes, call.scale
+    )
+    # Row 0 sees nothing, and no row before 21 sees what is not finite.
+    assert torch.isfinite(out[..., :21, :]).all()
+    assert (out[..., 0, :] == 0).all()
+    assert log_sum_exp[..., 0] == -torch.inf
