@@ -86,7 +86,8 @@ class _Builder:
             at = _span(children[0]).to(_span(children[-1]))
         made = self._make(rule, children, at)
         if isinstance(made, EXPRESSIONS):
-            depth = 1 + max((self.depths.get(id(child), 0) for child in children), default=0)
+            depth = max((self.depths.get(id(child), 0) for child in children), default=0)
+            depth += rule != "parenthesis"
             if isinstance(made, syntax.Compare):
                 # A chain becomes nested `and`s.
                 depth += len(made.operators) - 1

@@ -95,3 +95,8 @@ def test_unused_lets_are_warnings():
     module = load_text("attention a { let near = i - j < 3 mask = causal }")
     assert [(w.code, w.span.text) for w in module.warnings if w.span] == [("A056", "near")]
     assert load_text("attention a { let near = i - j < 3 mask = near }").warnings == ()
+
+
+def test_independent_faults_of_one_formula_are_reported_together():
+    found = faults("attention a(window: int) { mask = casual and i - j < max(windw, wndow) }")
+    assert [fault.span.text for fault in found if fault.span] == ["casual", "windw", "wndow"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -10,7 +11,7 @@ from attndsl.attention import TokenScan
 from attndsl.diagnostics import AttnError
 from attndsl.expression import INT
 from attndsl.module import load_file, load_text
-from attndsl.printing import text
+from attndsl.printing import describe, text
 from tests.faults import assert_fault, fault, faults
 
 
@@ -205,3 +206,38 @@ def test_a_file_imported_twice_is_one(tmp_path):
         'import "x.attn"\nimport "y.attn"\nattention a { mask = i < x + y + width }'
     )
     assert text(load_file(tmp_path / "z.attn").attentions["a"].mask) == "i < 7 + 7 + 7"
+
+
+def wrapped(before: str, middle: str, after: str, times: int = 190) -> str:
+    return before * times + middle + after * times
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "def f(x) = x attention a { score = " + wrapped("f(", "1.0", ")") + " }",
+        "attention a { score = " + wrapped("max(1.0, ", "1.0", ")") + " }",
+        "attention a { score = " + wrapped("softcap(", "1.0", ", 2.0)") + " }",
+        "attention a { input x: int[4] score = " + wrapped("x[", "0", "]") + " }",
+        "attention a { score = sum(q" + "[0:4]" * 190 + ") }",
+        "attention a { mask = " + wrapped("(i < j) == (", "True", ")") + " }",
+        "attention a { mask = " + " < ".join("i" * 190) + " }",
+        "def d0 = i "
+        + " ".join(f"def d{n} = d{n - 1}" for n in range(1, 400))
+        + " attention a { score = d399 }",
+        "attention a { let d0 = i "
+        + " ".join(f"let d{n} = -d{n - 1}" for n in range(1, 400))
+        + " score = d399 }",
+    ],
+)
+def test_deep_nesting_never_exhausts_the_stack(spec):
+    """Each either checks and prints, or is refused with a diagnostic."""
+
+    def under(frames: int) -> None:
+        if frames:
+            under(frames - 1)
+            return
+        with suppress(AttnError):
+            describe(load_text(spec).attentions["a"])
+
+    under(100)

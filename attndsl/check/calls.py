@@ -44,7 +44,8 @@ def call(call: syntax.Call, environment: Environment, span: Span) -> Expression:
                 argument.span,
                 help=f"write `{name}(…)`",
             )
-    arguments = [expressions.check(argument.value, environment) for argument in call.arguments]
+    written = [argument.value for argument in call.arguments]
+    arguments = expressions.check_all(written, environment)
     return builtins.call(name, arguments, environment, span)
 
 
@@ -99,7 +100,8 @@ def expand(
             label=chain,
             help="definitions are written out where they are called, so they cannot recur",
         )
-    bindings = bind_arguments(defined, arguments, environment, span, given)
+    above = expressions.deeper(environment, 3)
+    bindings = bind_arguments(defined, arguments, above, span, given)
     inside = dataclasses.replace(
         environment,
         module=defined.scope,
@@ -107,10 +109,12 @@ def expand(
         lets={},
         used=set(),
         expanding=(*environment.expanding, name),
+        frames=environment.frames + 1,
         at=environment.at or (span if defined.scope.prelude else None),
     )
     try:
-        return expressions.check(definition.body, inside)
+        # It stands where it is called; its parts stand where they are defined.
+        return dataclasses.replace(expressions.check(definition.body, inside), span=span)
     except AttnError as fault:
         raise AttnError([_called_from(d, name, span) for d in fault.diagnostics]) from None
 

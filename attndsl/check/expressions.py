@@ -14,11 +14,12 @@ from attndsl.check import calls, names, operators, reads
 from attndsl.check.operators import describe
 from attndsl.check.scope import (
     MAXIMUM_DEPTH,
+    MAXIMUM_FRAMES,
     MAXIMUM_NODES,
     Array,
     Environment,
 )
-from attndsl.diagnostics import AttnError
+from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.expression import (
     FLOAT,
     Expression,
@@ -35,19 +36,19 @@ from attndsl.source import Span
 def check(expression: syntax.Expression, environment: Environment) -> Expression:
     """The typed expression. Raises `AttnError` (A01x names, A02x types, A03x indices, A04x)."""
     _count_node(expression, environment)
-    environment = dataclasses.replace(environment, depth=environment.depth + 1)
+    environment = deeper(environment, 1)
     span = environment.at or expression.span
     match expression:
         case syntax.Number(value=value) | syntax.Boolean(value=value):
             result: Expression = Literal(value, span=span)
         case syntax.Name():
-            result = names.value(expression, environment, span)
+            result = names.value(expression, deeper(environment, 3), span)
         case syntax.Unary(operator=operator, operand=operand):
             typed = check(operand, environment)
             apply = operators.invert if operator == "not" else operators.negate
             result = apply(typed, environment, span)
         case syntax.Binary(operator=operator, left=left, right=right):
-            a, b = check(left, environment), check(right, environment)
+            a, b = check_all((left, right), environment)
             combine = operators.logical if operator in ("and", "or") else None
             if combine is not None:
                 result = combine(operator, a, b, environment, span)
@@ -56,15 +57,40 @@ def check(expression: syntax.Expression, environment: Environment) -> Expression
         case syntax.Compare():
             result = _comparison(expression, environment, span)
         case syntax.Conditional(condition=condition, then=then, otherwise=otherwise):
-            chosen = check(condition, environment)
-            a, b = check(then, environment), check(otherwise, environment)
+            chosen, a, b = check_all((condition, then, otherwise), environment)
             result = operators.select(chosen, a, b, environment, span)
         case syntax.Call():
-            result = calls.call(expression, environment, span)
+            result = calls.call(expression, deeper(environment, 1), span)
         case syntax.Subscript():
-            result = _subscript(expression, environment, span)
+            result = _subscript(expression, deeper(environment, 3), span)
     measure(result, environment, span)
     return result
+
+
+def check_all(
+    expressions: Sequence[syntax.Expression], environment: Environment
+) -> list[Expression]:
+    """The typed expressions; where several are at fault, all of their diagnostics are raised."""
+    environment = deeper(environment, 1)
+    typed: list[Expression] = []
+    failed = False
+    found: list[Diagnostic] = []
+    for expression in expressions:
+        try:
+            typed.append(check(expression, environment))
+        except AttnError as fault:
+            failed = True
+            found.extend(one for one in fault.diagnostics if one not in found)
+            if any(one.code == "A042" for one in found):
+                break  # there is no end to it
+    if failed:
+        raise AttnError(found)
+    return typed
+
+
+def deeper(environment: Environment, frames: int) -> Environment:
+    """The environment as seen from further up Python's stack."""
+    return dataclasses.replace(environment, frames=environment.frames + frames)
 
 
 def _count_node(expression: syntax.Expression, environment: Environment) -> None:
@@ -76,16 +102,16 @@ def _count_node(expression: syntax.Expression, environment: Environment) -> None
             expression.span,
             help="let the definitions call each other less often",
         )
-    if environment.depth >= MAXIMUM_DEPTH:
+    if environment.frames >= MAXIMUM_FRAMES:
         raise _too_deep(environment, expression.span)
 
 
 def _too_deep(environment: Environment, span: Span) -> AttnError:
     return environment.fault(
         "A042",
-        f"definitions expand to an expression more than {MAXIMUM_DEPTH} levels deep",
+        "this expression nests too deep, once definitions are written out",
         span,
-        help="let the definitions call each other less deeply",
+        help="let definitions call each other less deeply",
     )
 
 
@@ -115,11 +141,11 @@ def measure(expression: Expression, environment: Environment, span: Span) -> tup
 
 def _comparison(chain: syntax.Compare, environment: Environment, span: Span) -> Expression:
     """`a < b <= c` is `a < b and b <= c`."""
-    typed = [check(operand, environment) for operand in chain.operands]
+    typed = check_all(chain.operands, deeper(environment, 1))
     result: Expression | None = None
-    for operator, left, right in zip(chain.operators, typed, typed[1:], strict=False):
-        at = span if left.span is None or right.span is None else left.span.to(right.span)
-        one = operators.compare(operator, left, right, environment, at)
+    for n, operator in enumerate(chain.operators):
+        at = environment.at or chain.operands[n].span.to(chain.operands[n + 1].span)
+        one = operators.compare(operator, typed[n], typed[n + 1], environment, at)
         result = one if result is None else operators.logical("and", result, one, environment, span)
     assert result is not None
     return result

@@ -75,7 +75,8 @@ def _let(let: syntax.Let, environment: Environment, span: Span) -> Expression:
             help="a `let` names a value; it cannot refer to itself",
         )
     inside = dataclasses.replace(environment, expanding=(*environment.expanding, f"let {word}"))
-    return expressions.check(let.value, inside)
+    # It stands where the name is written; its parts stand where they are defined.
+    return dataclasses.replace(expressions.check(let.value, inside), span=span)
 
 
 def _unknown_name(word: str, environment: Environment, span: Span) -> AttnError:

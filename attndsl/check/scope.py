@@ -29,6 +29,8 @@ KEY_INDICES = frozenset({"b", "g", "j"})
 # One text may not make an expression without end, by definitions that use each other twice.
 MAXIMUM_NODES = 50_000
 MAXIMUM_DEPTH = 200
+# How many frames of Python's stack the checker may use, of the thousand that there are.
+MAXIMUM_FRAMES = 600
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class Environment:
     expanding: tuple[str, ...] = ()
     # Where to point instead of the expression's own span, inside a standard pattern.
     at: Span | None = None
-    depth: int = 0
+    # The frames of Python's stack that lead here.
+    frames: int = 0
 
     def fault(
         self, code: str, message: str, span: Span, *, label: str = "", help: str | None = None
