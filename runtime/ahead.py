@@ -61,7 +61,7 @@ def _for_gpu(plan: Plan, specialization: Specialization, target: Target) -> Part
     files = {f"{prefix}.py": program.text.encode()}
     kernels = []
     for binary in binaries.kernels:
-        name = f"{prefix}.{binary.entry.function}.{binary.variant}.{suffix}"
+        name = f"{prefix}.{binary.entry.function}.{suffix}"
         files[name] = binary.data
         metadata = binary.kernel.metadata
         kernels.append(
@@ -70,7 +70,6 @@ def _for_gpu(plan: Plan, specialization: Specialization, target: Target) -> Part
                 file=name,
                 size=len(binary.data),
                 arguments=_arguments(binary.entry),
-                variant=binary.variant,
                 symbol=binary.symbol,
                 warps=binary.warps,
                 warp_size=binaries.target.warp_size,

@@ -102,15 +102,13 @@ def _built(
         program = emit(attention, specialization, target, tile)[1]
         return program, build_cpp(program)
     from attndsl.runtime.triton import GpuProgram
-    from attndsl.runtime.triton_compile import ALIGNED, choose, compile_ahead
+    from attndsl.runtime.triton_compile import choose, compile_ahead
 
     if tile is None:
-        program, binaries = choose(
-            plan_of(attention), specialization, target.name, variants=(ALIGNED,)
-        )
+        program, binaries = choose(plan_of(attention), specialization, target.name)
     else:
         program = emit(attention, specialization, target, tile)[1]
-        binaries = compile_ahead(program, variants=(ALIGNED,))
+        binaries = compile_ahead(program)
         if not binaries.fit:
             raise error(
                 "A083", f"{tile.block_m} × {tile.block_n} spills or needs too much shared memory"

@@ -20,11 +20,11 @@ from attndsl.codegen.program import Argument, ArgumentKind, Program
 from attndsl.diagnostics import error
 from attndsl.runtime.manifest import Kernel
 from attndsl.runtime.triton import Values, grid_of
+from attndsl.runtime.triton_compile import stride_multiple
 
 # Above this, a kernel must ask for its shared memory, in bytes.
 _SHARED_WITHOUT_ASKING = 48 * 1024
 _MAXIMUM_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-_ALIGNED, _GENERAL = "aligned", "general"
 
 _PACKED = {
     ArgumentKind.TENSOR: "P",
@@ -37,7 +37,7 @@ _PACKED = {
 
 def load(program: Program, kernels: Sequence[Kernel], files: Mapping[str, bytes]) -> DriverProgram:
     """The program with its binaries; each is given to a device when it is first launched there."""
-    found = {(kernel.function, kernel.variant): (kernel, files[kernel.file]) for kernel in kernels}
+    found = {kernel.function: (kernel, files[kernel.file]) for kernel in kernels}
     return DriverProgram(program, found)
 
 
@@ -97,12 +97,10 @@ def driver_api() -> Api:
 class DriverProgram:
     """A program whose kernels are launched by the driver."""
 
-    def __init__(
-        self, program: Program, kernels: Mapping[tuple[str, str | None], tuple[Kernel, bytes]]
-    ):
+    def __init__(self, program: Program, kernels: Mapping[str, tuple[Kernel, bytes]]):
         self.program = program
         self._kernels = kernels
-        self._loaded: dict[tuple[int, str, str | None], ctypes.c_void_p] = {}
+        self._loaded: dict[tuple[int, str], ctypes.c_void_p] = {}
 
     def launch(
         self,
@@ -114,14 +112,14 @@ class DriverProgram:
         """Run every kernel in order on the current stream; see `execution.Launcher`."""
         device = tensors["out"].device
         values = Values(tensors, sizes, scale, table)
+        values.align(stride_multiple(self.program.specialization.dtype))
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device).cuda_stream
             for entry in self.program.entries:
                 grid = grid_of(entry, sizes)
                 if 0 in grid:
                     continue
-                variant = _ALIGNED if values.is_aligned(entry, self.program) else _GENERAL
-                kernel, image = self._kernels[entry.function, variant]
+                kernel, image = self._kernels[entry.function]
                 function = self._function(device, kernel, image)
                 scratch = self._scratch(kernel, grid, device)
                 arguments = [pack(one, values.of(one)) for one in entry.arguments]
@@ -131,9 +129,10 @@ class DriverProgram:
                 driver_api().launch(
                     function, grid, threads, kernel.dynamic_shared or 0, stream, arguments
                 )
+            values.copy_back(tensors["out"])
 
     def _function(self, device: torch.device, kernel: Kernel, image: bytes) -> ctypes.c_void_p:
-        key = device.index or 0, kernel.function, kernel.variant
+        key = device.index or 0, kernel.function
         function = self._loaded.get(key)
         if function is None:
             symbol = kernel.symbol or kernel.function

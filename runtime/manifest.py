@@ -34,7 +34,6 @@ class Kernel:
     file: str
     size: int
     arguments: tuple[str, ...]
-    variant: str | None = None
     symbol: str | None = None
     warps: int | None = None
     warp_size: int | None = None
@@ -168,7 +167,6 @@ def _kernel(data: Any) -> Kernel:
         file=_file_name(_get(data, "file", str)),
         size=size,
         arguments=_texts(data, "arguments"),
-        variant=_get(data, "variant", str | None),
         symbol=_get(data, "symbol", str | None),
         **numbers,
     )

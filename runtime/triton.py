@@ -17,9 +17,7 @@ from torch import Tensor
 from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program
 from attndsl.evaluate import evaluate_size
 from attndsl.runtime.triton_compile import (
-    ALIGNED,
     ALIGNMENT,
-    GENERAL,
     OPERANDS,
     Binaries,
     compile_ahead,
@@ -40,7 +38,7 @@ def build(program: Program) -> GpuProgram | InterpretedProgram:
 
     if triton.knobs.runtime.interpret:
         return InterpretedProgram(program, load_module(program))
-    return GpuProgram(program, compile_ahead(program, variants=(ALIGNED,)))
+    return GpuProgram(program, compile_ahead(program))
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,12 @@ class InterpretedProgram:
                 function[grid](*(values.of(argument) for argument in entry.arguments))
 
 
+@dataclass(frozen=True)
 class GpuProgram:
-    """Launches compiled kernels on the current device of the tensors."""
+    """Launches compiled kernels on the device of the tensors."""
 
-    def __init__(self, program: Program, binaries: Binaries):
-        self.program = program
-        self._aligned = binaries
-        self._general: Binaries | None = None
+    program: Program
+    binaries: Binaries
 
     def launch(
         self,
@@ -84,26 +81,19 @@ class GpuProgram:
         """Runs every kernel in order, on the current stream.
 
         `tensors` holds q, k, v, `out`, the inputs, the program's buffers and, where it is written,
-        `log_sum_exp`; `sizes` every size by name, `table` the fields of a `BlockTable`. An operand
-        or input whose last axis is not contiguous is copied first.
+        `log_sum_exp`; `sizes` every size by name, `table` the fields of a `BlockTable`. A tensor
+        that is not aligned, or whose last axis is not contiguous, is copied first, which costs one
+        pass over it; `out` is then written to a copy and copied back.
         """
         values = Values(tensors, sizes, scale, table)
-        binaries = self._binaries(values)
+        values.align(stride_multiple(self.program.specialization.dtype))
         with torch.cuda.device(tensors["out"].device):
-            for entry in self.program.entries:
-                grid = grid_of(entry, sizes)
-                if 0 in grid:
-                    continue
-                variant = binaries.kernels[0].variant
-                kernel = binaries.of(entry, variant).kernel
-                kernel[grid](*(values.of(argument) for argument in entry.arguments))
-
-    def _binaries(self, values: Values) -> Binaries:
-        if all(values.is_aligned(entry, self.program) for entry in self.program.entries):
-            return self._aligned
-        if self._general is None:
-            self._general = compile_ahead(self.program, variants=(GENERAL,))
-        return self._general
+            for binary in self.binaries.kernels:
+                grid = grid_of(binary.entry, sizes)
+                if 0 not in grid:
+                    arguments = (values.of(argument) for argument in binary.entry.arguments)
+                    binary.kernel[grid](*arguments)
+            values.copy_back(tensors["out"])
 
 
 def grid_of(entry: Entry, sizes: Mapping[str, int]) -> tuple[int, int, int]:
@@ -148,18 +138,35 @@ class Values:
             return 0
         return tensor.stride(argument.axis)
 
-    def is_aligned(self, entry: Entry, program: Program) -> bool:
-        """Whether the arguments keep what the aligned kernel was promised."""
-        multiple = stride_multiple(program.specialization.dtype)
-        for argument in entry.arguments:
-            match argument.kind:
-                case ArgumentKind.TENSOR:
-                    if self._tensors[argument.name].data_ptr() % ALIGNMENT:
-                        return False
-                case ArgumentKind.STRIDE if argument.name in OPERANDS:
-                    if self._stride(argument) % multiple:
-                        return False
-        return True
+    def align(self, multiple: int) -> None:
+        """Copies what breaks the promise of alignment; strides count in elements."""
+        for name, tensor in self._tensors.items():
+            strides = multiple if name in OPERANDS else 1
+            if not is_aligned(tensor, strides):
+                self._tensors[name] = aligned_copy(tensor, strides)
+
+    def copy_back(self, out: Tensor) -> None:
+        """Brings `out` up to date where the kernel wrote to a copy of it."""
+        if self._tensors["out"].data_ptr() != out.data_ptr():
+            out.copy_(self._tensors["out"])
+
+
+def is_aligned(tensor: Tensor, multiple: int) -> bool:
+    """Whether the pointer is aligned and every stride but the last divides by `multiple`."""
+    strides = (
+        stride
+        for stride, size in zip(tensor.stride()[:-1], tensor.shape[:-1], strict=True)
+        if size > 1
+    )
+    return tensor.data_ptr() % ALIGNMENT == 0 and all(stride % multiple == 0 for stride in strides)
+
+
+def aligned_copy(tensor: Tensor, multiple: int) -> Tensor:
+    """The same elements, rows padded so that strides divide by `multiple`."""
+    *leading, width = tensor.shape
+    padded = -(-width // multiple) * multiple
+    copy = tensor.new_empty([*leading, padded])[..., :width]
+    return copy.copy_(tensor)
 
 
 def _prepared(tensor: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
 """Ahead-of-time compilation of emitted Triton source, on a machine with or without a GPU.
 
-Each kernel is compiled twice: `aligned` promises that pointers and row strides are multiples of 16
-bytes, which lets tiles be copied asynchronously; `general` promises nothing.
+Binaries are promised that pointers, and strides of q, k, v and out, are multiples of 16 bytes,
+which lets tiles be copied asynchronously. The launch keeps the promise (`runtime/triton.py`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,6 @@ from attndsl.runtime.triton_source import load_module
 if TYPE_CHECKING:
     from triton.compiler import CompiledKernel
 
-ALIGNED, GENERAL = "aligned", "general"
-
 # Preparations and scans are bound by memory; four warps fill a multiprocessor.
 _PREPARE_WARPS = 4
 
@@ -36,12 +33,11 @@ OPERANDS = frozenset({"q", "k", "v", "out"})
 class Binary:
     """One kernel of a program for one target.
 
-    `data` is a cubin or an hsaco; `assembly` is PTX or AMD assembly; `compile_seconds` is 0 where
-    Triton's cache had it. `kernel` is Triton's own handle, which can launch it.
+    `data` is a cubin or an hsaco; `assembly` is PTX or AMD assembly; `compile_seconds` is next to
+    nothing where Triton's cache had it. `kernel` is Triton's own handle, which can launch it.
     """
 
     entry: Entry
-    variant: str
     data: bytes
     assembly: str
     symbol: str
@@ -53,7 +49,7 @@ class Binary:
 
 @dataclass(frozen=True)
 class Binaries:
-    """The kernels of a program, in the order of its entries, both variants of each."""
+    """The kernels of a program, in the order of its entries."""
 
     target: GpuTarget
     kernels: tuple[Binary, ...]
@@ -65,18 +61,11 @@ class Binaries:
 
     @property
     def main(self) -> Binary:
-        """The aligned kernel of the attention itself, which comes last."""
-        return [kernel for kernel in self.kernels if kernel.variant == ALIGNED][-1]
-
-    def of(self, entry: Entry, variant: str) -> Binary:
-        return next(
-            kernel for kernel in self.kernels if kernel.entry == entry and kernel.variant == variant
-        )
+        """The kernel of the attention itself, which comes last."""
+        return self.kernels[-1]
 
 
-def compile_ahead(
-    program: Program, target: str | None = None, variants: Iterable[str] = (ALIGNED, GENERAL)
-) -> Binaries:
+def compile_ahead(program: Program, target: str | None = None) -> Binaries:
     """Binaries of every kernel of the program for `target`, by default the program's own.
 
     Raises `AttnError` A081 for an unknown target, A096 where Triton is missing or interprets, and
@@ -85,28 +74,21 @@ def compile_ahead(
     gpu = parse_target(target or program.target)
     require_compiler()
     module = load_module(program)
-    kernels = []
-    for entry in program.entries:
-        for variant in variants:
-            kernels.append(_compile(program, entry, getattr(module, entry.function), variant, gpu))
+    kernels = (
+        _compile(program, entry, getattr(module, entry.function), gpu) for entry in program.entries
+    )
     return Binaries(gpu, tuple(kernels))
 
 
-def choose(
-    plan: Plan,
-    specialization: Specialization,
-    target: str,
-    variants: Iterable[str] = (ALIGNED, GENERAL),
-) -> tuple[Program, Binaries]:
+def choose(plan: Plan, specialization: Specialization, target: str) -> tuple[Program, Binaries]:
     """The program with the first of the candidate tiles whose binaries fit the target.
 
     Raises `AttnError` A083 where none does, and what `emit` and `compile_ahead` raise.
     """
-    variants = tuple(variants)
     problem = None
     for tile in emitter.tiles(plan, specialization, target):
         program = emitter.emit(plan, specialization, tile, target)
-        binaries = compile_ahead(program, variants=variants)
+        binaries = compile_ahead(program)
         if binaries.fit:
             return program, binaries
         problem = max((kernel.resources for kernel in binaries.kernels), key=lambda r: r.shared)
@@ -142,8 +124,8 @@ def require_compiler() -> None:
 
 
 def warps_and_stages(program: Program, entry: Entry) -> tuple[int, int]:
-    """Launch parameters of one kernel; the attention's own stage is the last."""
-    if entry is program.entries[-1]:
+    """Launch parameters of one kernel; the tile's are for those over pairs."""
+    if entry.over_pairs:
         return program.tile.warps, program.tile.stages
     return _PREPARE_WARPS, 1
 
@@ -168,7 +150,7 @@ def _type_of(argument: Argument) -> str:
 
 
 def stride_multiple(dtype: DType) -> int:
-    """How many elements make the alignment: what an aligned row stride is a multiple of."""
+    """How many elements make the alignment: what an operand's strides are multiples of."""
     return ALIGNMENT // (4 if dtype is DType.FLOAT32 else 2)
 
 
@@ -184,19 +166,14 @@ def _promises(program: Program, entry: Entry) -> dict[tuple[int], list[list[Any]
     return promises
 
 
-def _compile(program: Program, entry: Entry, function: Any, variant: str, gpu: GpuTarget) -> Binary:
+def _compile(program: Program, entry: Entry, function: Any, gpu: GpuTarget) -> Binary:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     architecture = gpu.generation if gpu.kind == "cuda" else gpu.architecture
     warps, stages = warps_and_stages(program, entry)
-    source = ASTSource(
-        function,
-        signature_of(entry),
-        {},
-        _promises(program, entry) if variant == ALIGNED else {},
-    )
+    source = ASTSource(function, signature_of(entry), {}, _promises(program, entry))
     started = time.perf_counter()
     kernel = triton.compile(
         source,
@@ -211,6 +188,4 @@ def _compile(program: Program, entry: Entry, function: Any, variant: str, gpu: G
     else:
         data, assembly = kernel.asm["hsaco"], kernel.asm["amdgcn"]
         resources = of_amdgcn(assembly, shared)
-    return Binary(
-        entry, variant, data, assembly, kernel.metadata.name, warps, resources, seconds, kernel
-    )
+    return Binary(entry, data, assembly, kernel.metadata.name, warps, resources, seconds, kernel)

@@ -104,7 +104,7 @@ def _report(manifest: Manifest) -> str:
             numbers = (kernel.warps, kernel.stages, kernel.registers, kernel.stack, kernel.shared)
             rows.append(
                 [
-                    " ".join((build.target, kernel.function, kernel.variant or "")).rstrip(),
+                    f"{build.target} {kernel.function}",
                     f"{build.tile['block_m']} × {build.tile['block_n']}",
                     *("" if number is None else str(number) for number in numbers),
                     f"{kernel.size / 1000:.0f} KB",
