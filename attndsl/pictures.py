@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attndsl.evaluate import Environment, evaluate
+from attndsl.expression import BOOL, Binary, Expression, Unary
 from attndsl.planner.block_lists import problems
 from attndsl.planner.block_map import Kind
-from attndsl.planner.plan import Plan
+from attndsl.planner.plan import Attend, Plan
 from attndsl.planner.visits import visits
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class HeadPicture:
 
     `rows` and `keys` are row and key numbers in that order. Block (m, n) covers
     `row_edges[m]:row_edges[m + 1]` of them by `key_edges[n]:key_edges[n + 1]`, and `kinds[m, n]`
-    is its `Kind`. `visible` is the mask of every pair in the natural order.
+    is its `Kind`. `visible` is the mask of every pair in the natural order. `part` says which stage
+    of a plan with several it shows.
     """
 
     head: int
@@ -50,6 +52,7 @@ class HeadPicture:
     kinds: Array
     visible: Array
     modulus: int | None
+    part: str = ""
 
     def count(self, kind: Kind) -> int:
         return int(np.count_nonzero(self.kinds == kind))
@@ -60,7 +63,7 @@ class HeadPicture:
         return float(self.visible.mean()) if self.visible.size else 0.0
 
 
-def head_picture(
+def head_pictures(
     plan: Plan,
     sizes: Mapping[str, int],
     inputs: Mapping[str, Array],
@@ -69,21 +72,51 @@ def head_picture(
     block_n: int,
     batch: int = 0,
     head: int = 0,
+) -> tuple[HeadPicture, ...]:
+    """What the plan does for one head at these sizes, which hold the axes' lengths too: a picture
+    for every stage over pairs."""
+    number = len(plan.attends)
+    return tuple(
+        _stage_picture(
+            plan,
+            stage,
+            sizes,
+            inputs,
+            f"part {place} of {number}" if number > 1 else "",
+            block_m=block_m,
+            block_n=block_n,
+            batch=batch,
+            head=head,
+        )
+        for place, stage in enumerate(plan.attends, start=1)
+    )
+
+
+def _stage_picture(
+    plan: Plan,
+    stage: Attend,
+    sizes: Mapping[str, int],
+    inputs: Mapping[str, Array],
+    part: str,
+    *,
+    block_m: int,
+    block_n: int,
+    batch: int,
+    head: int,
 ) -> HeadPicture:
-    """What the plan does for one head at these sizes, which hold the axes' lengths too."""
     base = Environment(sizes=sizes, axes=plan.attention.axes, inputs=inputs, clamp=True)
     rows: list[Array] = []
     keys: list[Array] = []
     row_edges, key_edges = [0], [0]
     first_blocks: dict[int | None, tuple[int, int]] = {}
-    for problem in problems(plan.attend, sizes):
+    for problem in problems(stage, sizes):
         first_blocks[problem.residue] = len(row_edges) - 1, len(key_edges) - 1
         rows.append(problem.first_row + problem.step * np.arange(problem.rows))
         keys.append(problem.first_key + problem.step * np.arange(problem.keys))
         row_edges += _edges(row_edges[-1], problem.rows, block_m)
         key_edges += _edges(key_edges[-1], problem.keys, block_n)
     kinds = np.zeros((len(row_edges) - 1, len(key_edges) - 1), np.uint8)
-    for visit in visits(plan.attend, base, block_m, block_n):
+    for visit in visits(stage, base, block_m, block_n):
         if batch in visit.batches and head in visit.heads:
             row, column = first_blocks[visit.problem.residue]
             for block in visit.blocks:
@@ -95,9 +128,20 @@ def head_picture(
         row_edges=np.array(row_edges),
         key_edges=np.array(key_edges),
         kinds=kinds,
-        visible=_visible(plan, base, batch, head),
-        modulus=None if plan.attend.residue is None else len(first_blocks),
+        visible=_visible(_mask_of(plan, stage), base, batch, head),
+        modulus=None if stage.residue is None else len(first_blocks),
+        part=part,
     )
+
+
+def _mask_of(plan: Plan, stage: Attend) -> Expression:
+    """The mask of a stage over the call's own positions (a stage may count within a class)."""
+    if len(plan.attends) == 1:
+        return plan.attention.mask
+    last = plan.attend.mask
+    if stage.partial is None:
+        return last
+    return Binary("and", plan.attention.mask, Unary("not", last, BOOL), BOOL)
 
 
 def varies_with_head(plan: Plan) -> bool:
@@ -118,14 +162,16 @@ def draw(pictures: Sequence[HeadPicture], path: Path, title: str) -> None:
         if picture.modulus is not None:
             panels.append((picture, False))
         panels.append((picture, True))
-    figure = Figure(figsize=(3.4 * len(panels) + 0.3, 4.15 if len(panels) == 1 else 4.4), layout="constrained")
+    figure = Figure(
+        figsize=(3.4 * len(panels) + 0.3, 4.15 if len(panels) == 1 else 4.4), layout="constrained"
+    )
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for place, (picture, with_blocks) in zip(axes, panels, strict=True):
         _draw_panel(place, picture, with_blocks)
         heading = []
         if len(pictures) > 1:
-            heading.append(f"head {picture.head}")
+            heading.append(picture.part or f"head {picture.head}")
         if picture.modulus is not None:
             heading.append(
                 f"as the kernel takes it, by class mod {picture.modulus}"
@@ -183,7 +229,7 @@ def _edges(start: int, length: int, block: int) -> list[int]:
     return [start + min(stop, length) for stop in range(block, length + block, block)]
 
 
-def _visible(plan: Plan, base: Environment, batch: int, head: int) -> Array:
+def _visible(mask: Expression, base: Environment, batch: int, head: int) -> Array:
     """The mask of every pair of one head, a band of rows at a time."""
     sizes = base.sizes
     rows, keys = sizes["Lq"], sizes["Lk"]
@@ -203,7 +249,7 @@ def _visible(plan: Plan, base: Environment, batch: int, head: int) -> Array:
         environment = Environment(
             indices, sizes, base.axes, inputs=base.inputs, clamp=True, scale=1.0
         )
-        visible[start : start + len(row)] = evaluate(plan.attention.mask, environment)
+        visible[start : start + len(row)] = evaluate(mask, environment)
     return visible
 
 

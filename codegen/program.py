@@ -68,12 +68,15 @@ class Entry:
     """One kernel of the program, for stage number `stage` of the plan.
 
     `grid` is over run-time sizes (GPU only); CPU entries loop over everything themselves.
+    `over_pairs` says that it runs over tiles of the score matrix, so that the program's `tile` and
+    its launch parameters are meant for it.
     """
 
     stage: int
     function: str
     arguments: tuple[Argument, ...]
     grid: tuple[Expression, ...] = ()
+    over_pairs: bool = True
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def view(
         attndsl view neighborhood2d.attn --shape 256 --grid 16,16 -o mask.png
     """
     from attndsl.cli import samples
-    from attndsl.pictures import draw, head_picture, terminal, varies_with_head
+    from attndsl.pictures import draw, head_pictures, terminal, varies_with_head
     from attndsl.planner import plan as make_plan
 
     sizes = options.parse_shape(shape)
@@ -67,8 +67,11 @@ def view(
     if any(number not in range(sizes.H) for number in heads):
         raise typer.BadParameter(f"there are {sizes.H} heads, from 0", param_hint="--head")
     pictures = [
-        head_picture(plan, numbers, inputs, block_m=block_m, block_n=block_n, head=number)
+        picture
         for number in heads
+        for picture in head_pictures(
+            plan, numbers, inputs, block_m=block_m, block_n=block_n, head=number
+        )
     ]
     if output is not None:
         options.make_parent(output)
@@ -80,7 +83,7 @@ def view(
     columns = shutil.get_terminal_size().columns
     for picture in pictures:
         if len(pictures) > 1:
-            print(f"head {picture.head}")
+            print(picture.part or f"head {picture.head}")
         print(terminal(picture, colours=use_colours(sys.stdout), columns=columns))
         print(_summary(picture.kinds.size, picture))
 

@@ -88,7 +88,7 @@ class _Emitter:
             writer.lines("", "")
             _write_kernel(writer, name, kernel, _describe(stage))
         entries = tuple(
-            Entry(number, name, kernel.arguments, self._grid(stage))
+            Entry(number, name, kernel.arguments, self._grid(stage), isinstance(stage, Attend))
             for number, (stage, name, kernel) in enumerate(
                 zip(self.plan.stages, names, kernels, strict=True)
             )

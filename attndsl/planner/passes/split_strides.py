@@ -44,7 +44,7 @@ def split_strides(plan: Plan) -> Plan:
         Read(first.partial.output.name, place, Vector(stage.value.size)),
     )
     last = dataclasses.replace(stage, mask=rest, normalizer=merged)
-    note = f"every {modulus}th key and the others are stages of their own, merged as softmaxes"
+    note = f"one key in {modulus}, and the others, are stages of their own, merged as softmaxes"
     stages = (*plan.stages[:-1], first, last)
     return dataclasses.replace(plan, stages=stages, notes=(*plan.notes, note))
 
