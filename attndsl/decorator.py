@@ -89,10 +89,11 @@ def attention_of(function: Callable[..., object]) -> Attention:
 
 
 def _checked(function: Callable[..., object]) -> CheckedModule:
+    from attndsl.analysis import analyzed
     from attndsl.check import check
 
     try:
-        return check(syntax_of(function))
+        return analyzed(check(syntax_of(function)))
     except AttnError as fault:
         raise AttnError([_explained(one, function) for one in fault.diagnostics]) from None
 
@@ -144,7 +145,7 @@ class _Names:
                 return (value.__name__, *rest)
             case Value():
                 return (value.name, *rest)
-            case FunctionType(__module__=module) if module.startswith(language.__name__):
+            case FunctionType(__module__=str(module)) if module.startswith(language.__name__):
                 return (value.__name__, *rest)
         return parts
 

@@ -12,6 +12,9 @@ from enum import Enum
 
 from attndsl.source import Span
 
+# A longer line of the user's is shown in part.
+LINE_WIDTH = 120
+
 
 class Severity(Enum):
     ERROR = "error"
@@ -63,11 +66,12 @@ def render(diagnostic: Diagnostic) -> str:
     if diagnostic.span is not None:
         span = diagnostic.span
         line, column = span.source.position(span.start)
-        text = span.source.line_text(line)
+        text = _printable(span.source.line_text(line))
         gutter = " " * len(str(line))
         # A span over several lines is underlined to the end of its first.
         width = max(1, min(span.end - span.start, len(text) - column + 1))
-        before = "".join("\t" if character == "\t" else " " for character in text[: column - 1])
+        text, first, width = _window(text, column - 1, width)
+        before = "".join("\t" if character == "\t" else " " for character in text[:first])
         underline = f"{before}{'^' * width} {diagnostic.label}".rstrip()
         lines += [
             f"{gutter}--> {span.source.name}:{line}:{column}",
@@ -79,3 +83,25 @@ def render(diagnostic: Diagnostic) -> str:
     if diagnostic.help is not None:
         lines.append(f"{gutter} = help: {diagnostic.help}")
     return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """The line without what would move a terminal's cursor, at the same columns."""
+    return "".join(
+        character if character.isprintable() or character == "\t" else "\N{REPLACEMENT CHARACTER}"
+        for character in text.removesuffix("\r")
+    )
+
+
+def _window(text: str, first: int, width: int) -> tuple[str, int, int]:
+    """The part of a long line around its underlined characters, and where these are in it."""
+    if len(text) <= LINE_WIDTH:
+        return text, first, width
+    start = max(0, min(first - LINE_WIDTH // 3, len(text) - LINE_WIDTH))
+    end = min(len(text), start + LINE_WIDTH)
+    left, right = "…" if start else "", "…" if end < len(text) else ""
+    return (
+        f"{left}{text[start:end]}{right}",
+        first - start + len(left),
+        max(1, min(width, end - first)),
+    )

@@ -5,6 +5,144 @@ from __future__ import annotations
 from attndsl.codes.entry import CodeEntry
 
 CODES: dict[str, CodeEntry] = {
+    "A050": CodeEntry(
+        title="the mask hides every pair",
+        explanation="""\
+Whatever the lengths, the inputs and the parameters within their bounds, no query sees any key: two
+conditions of the mask contradict each other. Positions count from 0, and `causal` is `j <= i`.""",
+        wrong="""
+attention ahead(window: int = 256 where window > 0) {
+    mask = causal and j > i and j - i < window
+}
+""",
+        right="""
+attention ahead(window: int = 256 where window > 0) {
+    mask = j >= i and j - i < window
+}
+""",
+    ),
+    "A051": CodeEntry(
+        title="a row that can be empty",
+        explanation="""\
+For some query every key is hidden, even where there are as many keys as queries. Such a row gives 0
+and a log-sum-exp of -inf, which is well defined and seldom meant: often the query's own position was
+to be visible, or a parameter needs a bound. This is a warning. (What inputs hide is not judged, nor
+that a causal mask hides everything from queries before the first key.)""",
+        wrong="""
+attention past(window: int = 256 where window > 0) {
+    mask = j < i and i - j <= window
+}
+""",
+        right="""
+attention past(window: int = 256 where window > 0) {
+    mask = j <= i and i - j <= window
+}
+""",
+    ),
+    "A052": CodeEntry(
+        title="a function outside its domain",
+        explanation="""\
+A visible pair takes the logarithm or the reciprocal root of something that is not above 0, the root
+of something below 0, or divides by 0, and its score is an infinity or no number at all. Hidden
+pairs do not matter, and neither does the branch of a conditional that is not taken. This is a
+warning.""",
+        wrong="""
+attention faded {
+    score = dot(q, k) * scale - log(i - j)
+    mask = causal
+}
+""",
+        right="""
+attention faded {
+    score = dot(q, k) * scale - log(i - j + 1)
+    mask = causal
+}
+""",
+    ),
+    "A053": CodeEntry(
+        title="integer division by a possible zero",
+        explanation="""\
+`//` and `%` have no value for a divisor of 0, and a parameter may have any value that its `where`
+admits. Give it a bound.""",
+        wrong="""
+attention every(step: int = 4) {
+    mask = causal and (i - j) % step == 0
+}
+""",
+        right="""
+attention every(step: int = 4 where step > 0) {
+    mask = causal and (i - j) % step == 0
+}
+""",
+    ),
+    "A050": CodeEntry(
+        title="the mask hides every pair",
+        explanation="""\
+Two conditions of the mask contradict each other, so that no query ever sees a key, whatever
+the call. Most often a comparison points the wrong way.""",
+        wrong="""
+attention local {
+    mask = causal and j > i
+}
+""",
+        right="""
+attention local {
+    mask = causal and j > i - 256
+}
+""",
+    ),
+    "A051": CodeEntry(
+        title="a row can be empty",
+        explanation="""\
+Some query sees no key at all. That is no error: such a row gives 0 and a log-sum-exp of −∞.
+But it is seldom meant; the label names a query, and the parameters' values, for which it
+happens. A bound (`where`) excludes such values. This is a warning.""",
+        wrong="""
+attention strictly_before {
+    mask = j < i
+}
+""",
+        right="""
+attention before {
+    mask = j <= i
+}
+""",
+    ),
+    "A052": CodeEntry(
+        title="a logarithm, root or division outside its domain",
+        explanation="""\
+For a pair that the mask leaves visible, the formula divides by zero, or takes the logarithm
+or root of a number for which it has none. The score is then infinite or not a number, and
+so is the whole row. This is a warning.""",
+        wrong="""
+attention far {
+    score = dot(q, k) * scale - log(i - j)
+    mask = causal
+}
+""",
+        right="""
+attention far {
+    score = dot(q, k) * scale - log(i - j + 1)
+    mask = causal
+}
+""",
+    ),
+    "A053": CodeEntry(
+        title="an integer division by zero",
+        explanation="""\
+`//` and `%` by zero have no value that a kernel could go on with. A parameter that divides
+is bounded by `where`, which is checked when it is bound.""",
+        wrong="""
+attention strided(step: int = 4) {
+    mask = causal and (i - j) % step == 0
+}
+""",
+        right="""
+attention strided(step: int = 4 where step > 0) {
+    mask = causal and (i - j) % step == 0
+}
+""",
+    ),
     "A056": CodeEntry(
         title="declared and never used",
         explanation="""\

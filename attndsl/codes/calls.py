@@ -110,6 +110,8 @@ Kernels clamp such an index, so that hidden pairs may compute what they like; fo
 pair the result would be an arbitrary element, and the reference reports it. Hide the pairs
 in the mask, bound the index with `min` and `max`, or pass a tensor that is large enough.""",
         wrong='''
+from attndsl.reference import run
+
 module = attndsl.parse(
     """
     attention local(window: int = 8) {
@@ -119,9 +121,12 @@ module = attndsl.parse(
     }
     """
 )
-module.local(q, k, v, bias=torch.zeros(4, 8))
+attention = module.local(window=8).attention
+run(attention, q.numpy(), k.numpy(), v.numpy(), {"bias": torch.zeros(4, 8).numpy()})
 ''',
         right='''
+from attndsl.reference import run
+
 module = attndsl.parse(
     """
     attention local(window: int = 8) {
@@ -131,7 +136,8 @@ module = attndsl.parse(
     }
     """
 )
-module.local(q, k, v, bias=torch.zeros(4, 8))
+attention = module.local(window=8).attention
+run(attention, q.numpy(), k.numpy(), v.numpy(), {"bias": torch.zeros(4, 8).numpy()})
 ''',
         language="python",
     ),

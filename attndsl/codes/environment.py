@@ -21,6 +21,32 @@ attndsl compile spec.attn --target cpu
 """,
         language="shell",
     ),
+    "A091": CodeEntry(
+        title="a C++ compiler that does not work",
+        explanation="""\
+A compiler was found, but it cannot build an empty program with C++17 and OpenMP. Its last
+message is shown.""",
+        wrong="""
+CXX=gcc-without-openmp attndsl run spec.attn --shape 1,8,512,64
+""",
+        right="""
+CXX=g++ attndsl run spec.attn --shape 1,8,512,64
+""",
+        language="shell",
+    ),
+    "A093": CodeEntry(
+        title="the GPU's driver refuses",
+        explanation="""\
+The driver could not be loaded, or refused a call: most often because the artifact was
+compiled for another GPU, or the driver is older than the compiler that made it.""",
+        wrong="""
+attndsl compile spec.attn --target cuda:100 -o build    # and run on an older GPU
+""",
+        right="""
+attndsl compile spec.attn --target cuda:90 -o build
+""",
+        language="shell",
+    ),
     "A095": CodeEntry(
         title="the cache directory cannot be written",
         explanation="""\

@@ -28,7 +28,7 @@ A parameter that has no default gets its value when the kernel is bound, and onl
         explanation="""\
 Parameters are bound by the names in the spec's parentheses. Tensors are inputs, and are
 passed with the call.""",
-        wrong=_SPEC + "module.local(windw=8)\n",
+        wrong=_SPEC + "module.local(window=8, windw=8)\n",
         right=_SPEC + "module.local(window=8)\n",
         language="python",
     ),

@@ -100,4 +100,47 @@ module.ramp(q, k, v)
 """,
         language="python",
     ),
+    "A083": CodeEntry(
+        title="a kernel that does not fit the GPU",
+        explanation="""\
+Every tile of the kernel needs more shared memory than one multiprocessor of the target has,
+or more registers than a thread may use. Smaller head dimensions or 16-bit elements need
+less.""",
+        wrong="""
+attndsl compile spec.attn --target cuda:80 --head-dim 2048 --dtype fp32
+""",
+        right="""
+attndsl compile spec.attn --target cuda:80 --head-dim 128 --dtype bf16
+""",
+        language="shell",
+    ),
+    "A086": CodeEntry(
+        title="a matrix that is made inside a formula",
+        explanation="""\
+`dot(matrix, vector)` takes a matrix that is read from an input. Matrices are not computed.""",
+        wrong="""
+attndsl compile spec.attn --target cpu     # with `dot(w[0] + w[1], q)` in the score
+""",
+        right="""
+attndsl compile spec.attn --target cpu     # with `dot(w[0], q) + dot(w[1], q)`
+""",
+        language="shell",
+    ),
+    "A087": CodeEntry(
+        title="an artifact that was made for something else",
+        explanation="""\
+An artifact runs on the targets, and for the dtype and head dimensions, that it was compiled
+for. On a CPU, the processor needs the vector instructions of the one that compiled it.""",
+        wrong="""
+module = attndsl.parse("attention full {}")
+artifact = attndsl.compile(module.full, target="cpu", head_dim=64, dtype="fp32")
+artifact(q, k, v)     # whose head dimension is 8
+""",
+        right="""
+module = attndsl.parse("attention full {}")
+artifact = attndsl.compile(module.full, target="cpu", head_dim=8, dtype="fp32")
+artifact(q, k, v)
+""",
+        language="python",
+    ),
 }
