@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attndsl.api import Module, compile, load, load_artifact, parse
+    from attndsl.api import Module, SpecWarning, compile, load, load_artifact, parse
     from attndsl.decorator import define, kernel
     from attndsl.diagnostics import AttnError, Diagnostic, InternalError
     from attndsl.runtime.artifact import Artifact
@@ -28,6 +28,7 @@ __all__ = [
     "InternalError",
     "Kernel",
     "Module",
+    "SpecWarning",
     "compile",
     "define",
     "kernel",
@@ -43,6 +44,7 @@ _HOMES = {
     "InternalError": "attndsl.diagnostics",
     "Kernel": "attndsl.runtime.kernel",
     "Module": "attndsl.api",
+    "SpecWarning": "attndsl.api",
     "compile": "attndsl.api",
     "define": "attndsl.decorator",
     "kernel": "attndsl.decorator",

@@ -64,7 +64,10 @@ class Kernel:
                 help="bind the module's kernel again; this one stays as it is",
             )
         key = tuple((name, type(value), value) for name, value in sorted(parameters.items()))
-        known = self._bound.get(key)
+        try:
+            known = self._bound.get(key)
+        except TypeError:  # a value that no parameter can have, as `bind` will say
+            known = None
         if known is None:
             from attndsl.binding import bind
 
