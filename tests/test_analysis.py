@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from predicates import predicates
+from unjudged import unjudged
 
 from attndsl.analysis import analyze
 from attndsl.attention import Attention, substitute_parameters
-from attndsl.diagnostics import Diagnostic, Severity
+from attndsl.diagnostics import AttnError, Diagnostic, Severity
 from attndsl.expression import Expression
 from attndsl.module import load_file, load_text
 from attndsl.probe import Point, value_at
@@ -22,7 +23,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.attn"))
 
 
 def attention_of(body: str, parameters: str = "") -> Attention:
-    return load_text(f"attention spec({parameters}) {{ {body} }}").attentions["spec"]
+    return unjudged(f"attention spec({parameters}) {{ {body} }}")
 
 
 def found(body: str, parameters: str = "") -> list[Diagnostic]:
@@ -211,6 +212,13 @@ def test_a_mask_proved_empty_is_empty(mask: Expression, head: int) -> None:
             for j in range(length):
                 point = Point({"i": i, "j": j, "h": head}, sizes, {})
                 assert value_at(mask, point) is False
+
+
+def test_loading_reports_what_analysis_finds() -> None:
+    (warning,) = load_text("attention spec { mask = j < i }").warnings
+    assert warning.code == "A051"
+    with pytest.raises(AttnError, match="A050"):
+        load_text("attention spec { mask = causal and j > i }")
 
 
 def test_analysis_waits_for_no_large_library() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import CASES, Case
 from predicates import predicates
+from unjudged import unjudged
 
 from attndsl.expression import (
     BOOL,
@@ -31,7 +32,7 @@ TILES = (16, 32, 48, 64, 128)
 
 def mask_of(text: str, inputs: str = "") -> Expression:
     """The mask of a spec whose parameters are all literals."""
-    return load_text(f"attention spec {{ {inputs} mask = {text} }}").attentions["spec"].mask
+    return unjudged(f"attention spec {{ {inputs} mask = {text} }}").mask
 
 
 def closed_form(mask: Expression) -> Ranges:
@@ -95,7 +96,7 @@ def sizes_of(queries: int, keys: int, offset: int | None = None) -> dict[str, in
     }
 
 
-def check(
+def compare(
     mask: Expression,
     ranges: Ranges,
     sizes: dict[str, int],
@@ -125,7 +126,7 @@ def test_patterns_are_exact(name: str) -> None:
     ranges = closed_form(mask)
     for number, (queries, keys) in enumerate(SHAPES):
         tile = TILES[number % 5], TILES[(number * 2 + 1) % 5]
-        check(mask, ranges, sizes_of(queries, keys), tile, head=number % 4)
+        compare(mask, ranges, sizes_of(queries, keys), tile, head=number % 4)
 
 
 @pytest.mark.parametrize("block_m", TILES)
@@ -133,7 +134,7 @@ def test_patterns_are_exact(name: str) -> None:
 def test_every_tile_is_exact(block_m: int, block_n: int) -> None:
     for name in ("sliding", "a_shape", "chunked", "strided", "fixed"):
         mask = mask_of(MASKS[name])
-        check(mask, closed_form(mask), sizes_of(211, 307), (block_m, block_n))
+        compare(mask, closed_form(mask), sizes_of(211, 307), (block_m, block_n))
 
 
 @pytest.mark.parametrize("name", READS)
@@ -146,7 +147,9 @@ def test_inputs_per_head_stay_closed_form(name: str) -> None:
         "prefix": np.array([0, 120]),
     }
     for head in range(4):
-        check(mask, ranges, sizes_of(130, 260), (32, 64), inputs=inputs, head=head, batch=head % 2)
+        compare(
+            mask, ranges, sizes_of(130, 260), (32, 64), inputs=inputs, head=head, batch=head % 2
+        )
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -156,7 +159,7 @@ def test_any_offset_is_sound(name: str, offset: int) -> None:
     ranges = closed_form(mask)
     sizes = sizes_of(150, 190, offset)
     # A query past the last key may cost a PARTIAL block that brute force would skip.
-    check(mask, ranges, sizes, (32, 48), exact=offset + 150 <= 190)
+    compare(mask, ranges, sizes, (32, 48), exact=offset + 150 <= 190)
 
 
 @settings(max_examples=300, deadline=None)
@@ -183,7 +186,7 @@ def test_random_predicates(
         return
     sizes = sizes_of(queries, keys, offset)
     exact = offset is None or offset + queries <= keys
-    check(mask, ranges, sizes, (block_m, block_n), exact=exact, head=head)
+    compare(mask, ranges, sizes, (block_m, block_n), exact=exact, head=head)
 
 
 def test_most_random_predicates_of_one_comparison_have_a_closed_form() -> None:
@@ -221,7 +224,7 @@ def test_examples_are_exact(case: Case) -> None:
         }
         tile = TILES[number % 5], TILES[(number + 2) % 5]
         for head in range(shape.heads):
-            check(
+            compare(
                 attention.mask,
                 ranges,
                 sizes,

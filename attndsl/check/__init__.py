@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attndsl import syntax
+from attndsl.analysis import analyze
 from attndsl.attention import Attention
 from attndsl.check.body import check_attention
 from attndsl.check.definitions import collect
@@ -35,7 +36,7 @@ def check(tree: syntax.Module, *, load: Loader | None = None) -> CheckedModule:
     """Check a whole file. `load` gives the names of an imported file (A043 where it is None).
 
     Raises `AttnError` with every independent fault: A01x names, A02x types, A03x index roles,
-    A04x structure.
+    A04x structure, A05x what cannot be meant. Warnings are among the result.
     """
     scope, faults = collect(tree, standard_patterns(), load)
     diagnostics: list[Diagnostic] = list(faults)
@@ -46,6 +47,7 @@ def check(tree: syntax.Module, *, load: Loader | None = None) -> CheckedModule:
         diagnostics.extend(d for d in found if d not in diagnostics)
         if checked is not None:
             attentions[checked.name] = checked
+            diagnostics.extend(analyze(checked))
     if any(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics):
         raise AttnError(diagnostics)
     return CheckedModule(attentions, tuple(diagnostics), scope)
