@@ -55,6 +55,10 @@ def arrange(expression: Expression, axes_of: AxesOf) -> Expression:
         match node:
             case Call("float", (operand,)) if operand.type is INT:
                 return _float_of(operand, axes_of)
+            case Call("tanh", (operand,)):
+                # As 2 sigmoid(2x) - 1, so that a factor of the whole merges with the 2.
+                logistic = Call("sigmoid", (times(operand, 2.0, axes_of),), FLOAT)
+                return _sum_of([Product(2.0, (logistic,)), Product(-1.0, ())], axes_of)
             case Binary("<" | "<=" | ">" | ">=" | "==" | "!=", left, _) if left.type is INT:
                 return _compare(node, axes_of)
             case Binary("+" | "-" | "*" | "/", _, _, Scalar.FLOAT) | Unary("-", _, Scalar.FLOAT):
@@ -128,12 +132,14 @@ def _axes(factors: tuple[Expression, ...], axes_of: AxesOf) -> str:
 
 
 def _distributed(term: Product, axes_of: AxesOf) -> list[Product]:
-    """`scalar * (per row - per key)` as two terms of one axis each."""
+    """`scalar * (per row - per key)` as two terms of one axis each, and in general a scalar times
+    a sum as a sum, where that adds no work on pairs."""
     sums = [factor for factor in term.factors if len(axes_of(factor)) > 1]
     if len(sums) != 1 or any(len(axes_of(f)) == 1 for f in term.factors):
         return [term]
     inner = _terms(sums[0])
-    if len(inner) < 2 or any(len(_axes(part.factors, axes_of)) > 1 for part in inner):
+    on_pairs = sum(len(_axes(part.factors, axes_of)) > 1 for part in inner)
+    if len(inner) < 2 or on_pairs > 1:
         return [term]
     scalars = tuple(factor for factor in term.factors if factor is not sums[0])
     return [Product(term.coefficient * part.coefficient, scalars + part.factors) for part in inner]

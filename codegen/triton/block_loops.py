@@ -17,6 +17,11 @@ from attndsl.planner.block_map import BlockInterval, BlockMap, Kind, Ranges, Tab
 
 KEY_BLOCK = Index("K")
 
+_COMMENTS = {
+    Kind.FULL: "# Blocks in which every pair is visible.",
+    Kind.PARTIAL: "# Blocks in which the mask decides pair by pair.",
+}
+
 # Writes what is done with the block whose number has the given name.
 Body = Callable[[Kind, str], None]
 
@@ -25,8 +30,11 @@ def write_block_loops(kernel: Kernel, block_map: BlockMap, body: Body) -> None:
     """One loop for each kind of block that the map has, `body` inside."""
     match block_map:
         case Ranges(intervals=intervals):
+            kernel.share(bound for one in intervals for bound in (one.first, one.last))
             for kind in (Kind.FULL, Kind.PARTIAL):
                 chosen = [one for one in intervals if one.kind is kind and not _is_empty(one)]
+                if chosen:
+                    kernel.line(_COMMENTS[kind])
                 if len(chosen) == 1:
                     _write_interval(kernel, chosen[0], body)
                 elif chosen:
@@ -49,7 +57,9 @@ def _write_interval(kernel: Kernel, interval: BlockInterval, body: Body) -> None
     first = kernel.value(interval.first)
     if first.binding is not Binding.ATOM:
         first = kernel.assign(f"{kind}_first", first)
-    last = kernel.assign(f"{kind}_last", kernel.value(interval.last))
+    last = kernel.value(interval.last)
+    if not last.text.isidentifier():
+        last = kernel.assign(f"{kind}_last", last)
     # Often the next interval starts here.
     kernel.define(interval.last, last)
     step = f", {interval.step}" if interval.step != 1 else ""
@@ -71,7 +81,9 @@ def _write_intervals(
     firsts, ends = [], []
     end = Value("0")
     for interval in intervals:
-        first = kernel.assign(f"{name}_first", kernel.value(interval.first))
+        first = kernel.value(interval.first)
+        if not first.text.isidentifier():
+            first = kernel.assign(f"{name}_first", first)
         length = infix("-", Binding.SUM, kernel.value(interval.last), first)
         if interval.step != 1:
             length = call("tl.cdiv", length, Value(str(interval.step)))
@@ -127,6 +139,7 @@ def _write_table(kernel: Kernel, body: Body) -> None:
     entry = kernel.assign("table_row", Value(number)).text
     for kind in (Kind.FULL, Kind.PARTIAL):
         name = kind.name.lower()
+        kernel.line(_COMMENTS[kind])
         offsets = kernel.table(f"{name}_offsets")
         first = kernel.assign(f"{name}_first", Value(f"tl.load({offsets} + {entry})")).text
         last = kernel.assign(f"{name}_last", Value(f"tl.load({offsets} + {entry} + 1)")).text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from attndsl.attention import Elementwise, GroupedSoftmax, Softmax
-from attndsl.codegen.program import Entry, Program, Specialization, Tile
+from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program, Specialization, Tile
 from attndsl.codegen.triton.attend import AttendWriter
 from attndsl.codegen.triton.configurations import tiles
 from attndsl.codegen.triton.constants import integer
@@ -25,8 +25,16 @@ from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import error
 from attndsl.expression import INT, Binary, Expression, Literal, Size
 from attndsl.planner.plan import Attend, Buffer, Partial, Plan, Prepare, Scan, Stage
+from attndsl.printing import text
 
 _CONSTANTS = ("BLOCK_M", "BLOCK_N", "PREPARE_TOKENS", "SCAN_TOKENS")
+_SHAPES = {
+    "q": "[B, H, Lq, D]",
+    "k": "[B, Hkv, Lk, D]",
+    "v": "[B, Hkv, Lk, Dv]",
+    "out": "[B, H, Lq, Dv]",
+    "log_sum_exp": "[B, H, Lq]",
+}
 _LONGEST_COMMENT = 60  # lines of a spec that are quoted
 
 
@@ -73,10 +81,10 @@ class _Emitter:
         names = [self.functions.fresh(self._wanted(stage)) for stage in self.plan.stages]
         kernels = [self._kernel(stage) for stage in self.plan.stages]
         writer = Writer(comment="#")
-        text = attention.span.text.splitlines()
-        for line in text[:_LONGEST_COMMENT]:
+        spec = attention.span.text.splitlines()
+        for line in spec[:_LONGEST_COMMENT]:
             writer.comment(line)
-        if len(text) > _LONGEST_COMMENT:
+        if len(spec) > _LONGEST_COMMENT:
             writer.comment("…")
         writer.blank()
         writer.lines("import triton", "import triton.language as tl")
@@ -203,14 +211,26 @@ def _describe(stage: Stage) -> str:
     return "out [B, H, Lq, Dv]: the softmax-weighted mean of values, for one block of queries."
 
 
+def _about(argument: Argument, kernel: Kernel) -> str:
+    """The shape and the type of a tensor, for the reader of a signature."""
+    if argument.kind is ArgumentKind.TABLE:
+        return "int32"
+    if argument.kind is not ArgumentKind.TENSOR:
+        return ""
+    if argument.name in kernel.arrays:
+        dimensions = ", ".join(text(size) for size in kernel.arrays[argument.name].dimensions)
+        shape = " ".join(dimensions.split())
+        return f"[{shape}] {argument.dtype}" if len(shape) <= 60 else argument.dtype
+    return f"{_SHAPES[argument.name]} {argument.dtype}"
+
+
 def _write_kernel(writer: Writer, name: str, kernel: Kernel, description: str) -> None:
     writer.comment(description)
     writer.line("@triton.jit")
     writer.line(f"def {name}(")
     with writer.indented():
         for argument in kernel.arguments:
-            kind = argument.kind.value
-            about = f"{argument.dtype} {kind}" if argument.dtype else kind
-            writer.line(f"{argument.identifier},  # {about}")
+            about = _about(argument, kernel)
+            writer.line(f"{argument.identifier},{'  # ' if about else ''}{about}")
     with writer.block("):"):
-        kernel.scope.write(writer)
+        kernel.scope.write(writer, 4)

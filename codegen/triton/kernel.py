@@ -7,7 +7,7 @@ only stays one-dimensional until it meets the other side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -269,14 +269,18 @@ class Kernel:
                 self.define(expression, value)
         return value
 
+    def share(self, expressions: Iterable[Expression]) -> None:
+        """What occurs twice among the expressions is named when it is first used."""
+        self._shared |= _shared_in(expressions)
+
     def arranged(self, expression: Expression) -> Value:
         """The value, after `arrange`; sub-expressions that occur twice are named once."""
         arranged = arrange(expression, self.axes_of)
-        self._shared |= _shared_in(arranged)
+        self.share([arranged])
         return self.value(arranged)
 
 
-def _shared_in(expression: Expression) -> set[Expression]:
+def _shared_in(expressions: Iterable[Expression]) -> set[Expression]:
     """The compound expressions that occur more than once."""
     seen: set[Expression] = set()
     shared: set[Expression] = set()
@@ -292,7 +296,8 @@ def _shared_in(expression: Expression) -> set[Expression]:
         for child in children(node):
             visit(child)
 
-    visit(expression)
+    for expression in expressions:
+        visit(expression)
     return shared
 
 

@@ -63,6 +63,8 @@ class SoftmaxRows:
 
     def begin(self, value_chunks: tuple[Chunk, ...]) -> None:
         kernel, state = self.kernel, self.state
+        if self.scaled_maximum and uses_scale(self.score):
+            kernel.define(self._scale(), kernel.assign("scale_base_2", kernel.value(self._scale())))
         sink = self.normalizer.sink
         if sink is None:
             state.maximum = kernel.assign(

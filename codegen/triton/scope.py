@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from attndsl.codegen.triton.values import Value
+from attndsl.codegen.triton.wrapping import WIDTH, wrapped
 from attndsl.codegen.writer import Writer
 from attndsl.expression import Expression
 
@@ -26,13 +27,15 @@ class Scope:
     def line(self, text: str = "") -> None:
         self.items.append(text)
 
-    def write(self, writer: Writer) -> None:
+    def write(self, writer: Writer, indentation: int) -> None:
         """The scope's lines, with inner scopes as indented blocks."""
+        width = WIDTH - indentation
         for item in self.items:
             if isinstance(item, Scope):
-                with writer.block(item.header):
-                    item.write(writer)
+                writer.lines(*wrapped(item.header, width))
+                with writer.indented():
+                    item.write(writer, indentation + 4)
             elif item.startswith("#"):
                 writer.comment(item[1:].lstrip())
             else:
-                writer.line(item)
+                writer.lines(*wrapped(item, width))
