@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,9 +43,9 @@ class Compiler:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        if platform.machine() in ("x86_64", "AMD64"):
-            return FLAGS
-        return tuple(flag for flag in FLAGS if not flag.startswith("-mprefer"))
+        if platform.machine() not in ("x86_64", "AMD64"):
+            return tuple(flag for flag in FLAGS if not flag.startswith("-mprefer"))
+        return FLAGS if _has_matrix_unit() else (*FLAGS, "-mno-amx-bf16")
 
     def compile(self, source: Path, target: Path) -> None:
         """Compile one file to a shared object.
@@ -89,6 +91,15 @@ def _find(chosen: str | None, _path: str | None) -> Compiler:
         f"no C++ compiler: looked for {looked}",
         help="install g++ or clang++, or name one in CXX",
     )
+
+
+@lru_cache
+def _has_matrix_unit() -> bool:
+    """Whether the system lends this process the registers of AMX, if the processor has them."""
+    if not sys.platform.startswith("linux") or "amx_bf16" not in _features():
+        return False
+    # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA), see Documentation/arch/x86/xstate.rst
+    return ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
 
 
 @lru_cache

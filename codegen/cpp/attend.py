@@ -296,7 +296,7 @@ class AttendKernel:
         score, mask = self._factors.score, self._stage.mask
         expressions.count([score])
         text = as_vector(expressions.text(score), FLOAT)
-        as_stored = text.text == self._products.spelled(0).text
+        as_stored = text.text == f"scratch.{scores(0)}[key * COLUMNS + column]"
         score_lines = list(pairs.lines)
         weight = self._rows.weight(expressions)
         hides = Scope("visible", names=dict(pairs.names))

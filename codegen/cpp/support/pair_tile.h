@@ -3,6 +3,13 @@
 INLINE Floats load_bits(const float *from) { return load(from); }
 INLINE Floats load_bits(const int32_t *from) { return (Floats)load(from); }
 
+INLINE Floats load_bits(const uint8_t *from) {
+    typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+    Bytes bytes;
+    __builtin_memcpy(&bytes, from, sizeof bytes);
+    return (Floats)(__builtin_convertvector(bytes, Ints) != 0);
+}
+
 template <class T, class Vector>
 static void load_pairs(const T *from, const Longs *row, int64_t stride, int keys, Vector *to) {
     for (int column = 0; column < COLUMNS; ++column) {
