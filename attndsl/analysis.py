@@ -3,7 +3,8 @@
 - A050: the mask hides every pair, whatever the call. Proved, from the mask's own terms.
 - A051: a row that can be empty. Found, by looking at small calls: the diagnostic names one.
 - A052: a logarithm, root or division outside its domain, for a pair that is visible; found too.
-- A053: an integer division by zero. An error: there is no number that it could give.
+- A053: an integer division by zero. An error, as there is no number that it could give; a warning
+  where a parameter can be zero, which is an error once it is bound to that.
 - A056: a parameter or input that takes no part.
 
 Parameters have the values that their `where` admits. What depends on inputs is not known and never
@@ -260,13 +261,17 @@ class _Probe:
         ]
         label = f"{value} for {', '.join(at)}" if at else f"this is {value}"
         hint = f"bound the parameter: `where {names[0]} > 0`" if names else None
-        key = (span.source, span.start, span.end) if span is not None else id(operand)
+        # One report a fault: a parameter without a bound is one, wherever it divides.
+        place = (span.source, span.start, span.end) if span is not None else id(operand)
+        key = (type(operation), *names) if names else place
         match operation:
-            case Binary(operator="//" | "%" as operator):
+            case Binary(operator="//" | "%" as operator, type=kind) if kind == INT:
                 word = "division" if operator == "//" else "remainder"
+                # Whether a parameter is ever 0 is for its caller to say: `bind` refuses it then.
+                severity = Severity.WARNING if names else Severity.ERROR
+                message = f"integer {word} by zero"
                 self.diagnostics.setdefault(
-                    key,
-                    Diagnostic("A053", f"integer {word} by zero", span, label=label, help=hint),
+                    key, Diagnostic("A053", message, span, label, hint, severity)
                 )
             case Binary() | Call():
                 what = (

@@ -8,6 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attndsl.attention import Attention
+from attndsl.check.body import check_attention
+from attndsl.check.definitions import collect
+from attndsl.check.prelude import standard_patterns
 from attndsl.expression import (
     BOOL,
     FLOAT,
@@ -31,7 +35,9 @@ from attndsl.expression import (
     Vector,
 )
 from attndsl.module import load_file, load_text
+from attndsl.parsing import parse
 from attndsl.printing import describe, text
+from attndsl.source import Source
 
 ROOT = Path(__file__).parent.parent
 D = Vector(Size("D"))
@@ -48,8 +54,17 @@ SPEC = """attention a(w: int, cap: float, wide: bool) {{
 }}"""
 
 
+def typed(spec: str) -> Attention:
+    """The only attention of a spec, typed, whatever may be said about its sense."""
+    tree = parse(Source(spec))
+    scope, faults = collect(tree, standard_patterns(), None)
+    attention, found = check_attention(tree.attentions[0], scope)
+    assert attention is not None, [*faults, *found]
+    return attention
+
+
 def checked(score: str) -> Expression:
-    return load_text(SPEC.format(score=score)).attentions["a"].score
+    return typed(SPEC.format(score=score)).score
 
 
 def binary(
@@ -172,9 +187,9 @@ def test_a_printed_expression_checks_back_to_itself(expression):
 )
 def test_parentheses_stand_where_they_are_needed_and_nowhere_else(written):
     spec = f"attention a(wide: bool) {{ input flag: bool[Lk] mask = {written} }}"
-    mask = load_text(spec).attentions["a"].mask
+    mask = typed(spec).mask
     again = text(mask)
-    assert load_text(spec.replace(written, again)).attentions["a"].mask == mask
+    assert typed(spec.replace(written, again)).mask == mask
     assert len(again) <= len(written) + again.count("float(") * 7
 
 
