@@ -9,7 +9,6 @@ call of that class. Without it, the emitter's first candidate is used.
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -122,8 +121,10 @@ def tune(
                 continue
             runs[tile] = run
         times = _interleaved(runs)
+    from statistics import median
+
     for tile, seconds in times.items():
-        measurements[tile] = Measurement(tile, statistics.median(seconds))
+        measurements[tile] = Measurement(tile, median(seconds))
         on_measured(len(measurements), len(tiles), measurements[tile])
     if not times:
         assert problem is not None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from attndsl.attention import Attention
 from attndsl.codegen.program import DType, Program, Specialization, Tile
 from attndsl.diagnostics import AttnError, error
-from attndsl.planner import plan as make_plan
 from attndsl.planner.plan import Plan
 from attndsl.runtime.targets import Target
 
@@ -23,7 +22,9 @@ NO_COMPILER = "A090"
 @lru_cache(maxsize=256)
 def plan_of(attention: Attention) -> Plan:
     """The plan of a bound attention. Raises `AttnError` A080 for what no target compiles yet."""
-    return make_plan(attention)
+    from attndsl.planner import plan
+
+    return plan(attention)
 
 
 def specialize(
@@ -88,19 +89,19 @@ def compile_with_tile(
     """As `compile_for`, but raises `AttnError` A090 where there is no compiler."""
     from attndsl.runtime.execution import CompiledExecution, block_tables
 
-    plan = plan_of(attention)
-    program, launcher = _built(attention, specialization, target, tile)
+    plan, program, launcher = _built(attention, specialization, target, tile)
     return CompiledExecution(plan, program, launcher, block_tables(plan, program))
 
 
 def _built(
     attention: Attention, specialization: Specialization, target: Target, tile: Tile | None
-) -> tuple[Program, Launcher]:
+) -> tuple[Plan, Program, Launcher]:
     if target.language == "cpp":
         from attndsl.runtime.cpp import build as build_cpp
+        from attndsl.runtime.programs import program_of
 
-        program = emit(attention, specialization, target, tile)[1]
-        return program, build_cpp(program)
+        plan, program = program_of(attention, specialization, target, tile, emit)
+        return plan, program, build_cpp(program)
     from attndsl.runtime.triton import GpuProgram
     from attndsl.runtime.triton_compile import choose, compile_ahead
 
@@ -113,7 +114,7 @@ def _built(
             raise error(
                 "A083", f"{tile.block_m} × {tile.block_n} spills or needs too much shared memory"
             )
-    return program, GpuProgram(program, binaries)
+    return plan_of(attention), program, GpuProgram(program, binaries)
 
 
 def _warn_of_tiled(name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from attndsl.diagnostics import error
 from attndsl.evaluate import evaluate_size
 from attndsl.planner.block_map import Table
 from attndsl.planner.plan import Plan
-from attndsl.runtime import tiled
 from attndsl.runtime.arguments import ELEMENT_DTYPES, Call, converted
-from attndsl.runtime.block_tables import BlockTables
+
+if TYPE_CHECKING:
+    from attndsl.runtime.block_tables import BlockTables
 
 # The output, and the log-sum-exp where the program writes it.
 Output = tuple[Tensor, Tensor | None]
@@ -101,6 +102,9 @@ class TiledExecution:
         self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
     ) -> Output:
         _refuse_gradients(self.plan, q, k, v, inputs)
+        # Kernels in closed form, the common ones, do without what the planner enumerates with.
+        from attndsl.runtime import tiled
+
         operands = {"q": q, "k": k} | ({} if v is None else {"v": v})
         with torch.no_grad():
             out, statistics = tiled.run(
@@ -117,6 +121,8 @@ def block_tables(plan: Plan, program: Program) -> BlockTables | None:
     attend = plan.attend
     if not isinstance(attend.block_map, Table):
         return None
+    from attndsl.runtime.block_tables import BlockTables
+
     tile, axes = program.tile, plan.attention.axes
     return BlockTables(attend.mask, attend.block_map, axes, tile.block_m, tile.block_n)
 
