@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterator
 
 from attndsl.attention import Attention, ParameterDeclaration, substitute_parameters
-from attndsl.check.constants import NotConstantError, evaluate
+from attndsl.check.constants import NotConstantError, Value, evaluate
 from attndsl.check.scope import suggestion
 from attndsl.diagnostics import AttnError, Diagnostic
-from attndsl.expression import Scalar
+from attndsl.expression import Binary, Expression, Parameter, Scalar, Select, children, walk
 from attndsl.printing import text
+
+Values = dict[str, Value]
 
 
 def bind(attention: Attention, **values: object) -> Attention:
     """The attention with every parameter replaced by its value, or by its default.
 
-    Raises `AttnError`: A060 for a parameter without a value, A061 for an unknown one, A062 for a
-    value of another type, A063 for one that breaks a bound.
+    Raises `AttnError`: A053 for a divisor that is zero, A060 for a parameter without a value, A061
+    for an unknown one, A062 for a value of another type, A063 for one that breaks a bound.
     """
     declared = {parameter.name: parameter for parameter in attention.parameters}
     faults: list[Diagnostic] = []
@@ -27,7 +30,7 @@ def bind(attention: Attention, **values: object) -> Attention:
             message = f"`{attention.name}` has no parameter `{name}`"
             help = suggestion(name, declared) or f"its parameters: {known}"
             faults.append(Diagnostic("A061", message, help=help))
-    bound: dict[str, bool | int | float] = {}
+    bound: Values = {}
     for name, parameter in declared.items():
         try:
             bound[name] = _value(attention, parameter, values)
@@ -37,12 +40,15 @@ def bind(attention: Attention, **values: object) -> Attention:
         faults = [f for p in attention.parameters if (f := _broken_bound(p, bound)) is not None]
     if faults:
         raise AttnError(faults)
+    faults = _divisions_by_zero(attention, bound)
+    if faults:
+        raise AttnError(faults)
     return substitute_parameters(attention, bound)
 
 
 def _value(
     attention: Attention, parameter: ParameterDeclaration, values: dict[str, object]
-) -> bool | int | float:
+) -> Value:
     if parameter.name in values:
         return _converted(parameter, values[parameter.name])
     if parameter.default is None:
@@ -59,7 +65,7 @@ def _value(
     return parameter.default
 
 
-def _converted(parameter: ParameterDeclaration, value: object) -> bool | int | float:
+def _converted(parameter: ParameterDeclaration, value: object) -> Value:
     """The value as a Python scalar of the parameter's type; NumPy's scalars are welcome."""
     item = getattr(value, "item", None)
     if callable(item) and getattr(value, "ndim", 1) == 0:
@@ -92,9 +98,7 @@ def _wrong(parameter: ParameterDeclaration, value: object, wanted: str) -> AttnE
     )
 
 
-def _broken_bound(
-    parameter: ParameterDeclaration, values: dict[str, bool | int | float]
-) -> Diagnostic | None:
+def _broken_bound(parameter: ParameterDeclaration, values: Values) -> Diagnostic | None:
     if parameter.where is None:
         return None
     condition = text(parameter.where)
@@ -108,3 +112,48 @@ def _broken_bound(
     value = values[parameter.name]
     message = f"`{parameter.name} = {value}` is out of bounds"
     return Diagnostic("A063", message, parameter.span, label)
+
+
+def _divisions_by_zero(attention: Attention, values: Values) -> list[Diagnostic]:
+    """A053 for each `//` and `%` whose right operand is zero whatever the call."""
+    found: dict[Expression, Diagnostic] = {}
+
+    def look(expression: Expression) -> Expression:
+        for node in _reached(expression, values):
+            match node:
+                case Binary(operator="//" | "%", right=divisor, type=Scalar.INT):
+                    names = {part.name for part in walk(divisor) if isinstance(part, Parameter)}
+                    if names and _constant(divisor, values) == 0:
+                        given = ", ".join(f"{name} = {values[name]}" for name in sorted(names))
+                        help = f"bound the parameter: `where {min(names)} > 0`"
+                        found[divisor] = Diagnostic(
+                            "A053", "integer division by zero", divisor.span, f"0 for {given}", help
+                        )
+        return expression
+
+    attention.map_expressions(look)
+    return list(found.values())
+
+
+def _reached(expression: Expression, values: Values) -> Iterator[Expression]:
+    """The nodes that matter with these values: not those that a condition on them excludes."""
+    yield expression
+    inside = children(expression)
+    match expression:
+        case Select(condition=condition, then=then, otherwise=otherwise):
+            chosen = _constant(condition, values)
+            if chosen is not None:
+                inside = (condition, then if chosen else otherwise)
+        case Binary(operator="and" | "or" as operator, left=left, right=right):
+            decides = operator == "or"
+            if decides in (_constant(left, values), _constant(right, values)):
+                inside = ()
+    for part in inside:
+        yield from _reached(part, values)
+
+
+def _constant(expression: Expression, values: Values) -> Value | None:
+    try:
+        return evaluate(expression, values)
+    except NotConstantError:
+        return None

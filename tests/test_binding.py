@@ -73,6 +73,21 @@ def test_a_misspelt_parameter_is_recognised(attention):
         bind(attention, window=3, widow=3)
 
 
+def test_a_divisor_cannot_be_bound_to_zero():
+    attention = load_text("attention a(n: int, m = 4) { mask = i // n == j % (m - n) }").attentions[
+        "a"
+    ]
+    assert text(bind(attention, n=2).mask) == "i // 2 == j % (4 - 2)"
+    for n in (0, 4):
+        with pytest.raises(AttnError, match=f"A053.*\n.*\n.*\n.*\n.*0 for .*n = {n}"):
+            bind(attention, n=n)
+
+
+def test_a_guarded_divisor_can_be():
+    spec = "attention a(n: int) { mask = j <= i or (i // n == j if n > 0 else False) }"
+    bind(load_text(spec).attentions["a"], n=0)
+
+
 def test_a_bound_without_a_value_is_broken():
     attention = load_text("attention a(w: int = 1 where 4 // w > 1) { mask = i < w }").attentions[
         "a"
