@@ -175,7 +175,8 @@ class _Tile:
         else:
             residue = call.tensor(np.array(problem.residue))
             indices["residue"] = residue.reshape(1, 1, 1, 1)
-        self._environment = dataclasses.replace(call.base, indices=indices)
+        sizes = {**call.base.sizes, **problem.local_sizes}
+        self._environment = dataclasses.replace(call.base, indices=indices, sizes=sizes)
         batches, heads = call.tensor(visit.batches), call.tensor(visit.heads)
         self.place = batches[:, None, None], heads[:, None], self._rows
         self._shape = (visit.batches.size, visit.heads.size, self._rows.numel())

@@ -37,6 +37,7 @@ def planned(body: str) -> Plan:
         ("causal and i - j < 30 and (i - j) % 8 == 0", 8, "j - i <= 0 and i - j < 4"),
         ("(i - j) % 4 == 0 and i // 8 == j // 8", 4, "i // 2 - j // 2 == 0"),
         ("(i - j) % 2 == 0 and (i - j) % 6 == 0", 6, "True"),
+        ("i % 3 == j % 3 and j // 3 < cdiv(Lk - i % 3, 3) - 2", 3, "j - local.Lk < -2"),
     ],
 )
 def test_classes_are_found(mask: str, modulus: int, rest: str) -> None:
@@ -86,6 +87,7 @@ MASKS = [
     "causal and (i - j) % 7 == 0",
     "(i - j) % 3 == 0 and (j < 5 or i - j < 20) and causal",
     "(i - j) % 4 == 0 and i // 16 == j // 16",
+    "neighborhood1d(i, j, Lk, 5, 4)",
 ]
 SUBSTITUTED = [*MASKS, "(i + 2) % 8 < 5 and j // 4 < 3", "i // 3 == (j + i) % 5"]
 

@@ -36,6 +36,13 @@ class Problem:
     keys: int
     offset: int
 
+    @property
+    def local_sizes(self) -> dict[str, int]:
+        """The sizes that a stage over residue classes knows beside the call's."""
+        if self.residue is None:
+            return {}
+        return {"local.Lq": self.rows, "local.Lk": self.keys, "local.offset": self.offset}
+
 
 def problems(stage: Attend, sizes: Mapping[str, int]) -> tuple[Problem, ...]:
     """The independent problems of a stage, in the order of their residue."""
@@ -64,8 +71,8 @@ def problems(stage: Attend, sizes: Mapping[str, int]) -> tuple[Problem, ...]:
 class BlockLists(Protocol):
     """The key blocks of every tile of one problem."""
 
-    def of(self, b: int, h: int, query_block: int) -> dict[int, Kind]:
-        """The key blocks of one tile, and their kinds."""
+    def of(self, b: int, h: int, query_block: int, only: Kind | None = None) -> dict[int, Kind]:
+        """The key blocks of one tile, and their kinds; those of one kind if `only` it is wanted."""
         ...
 
     def counts(self) -> Iterator[tuple[Kind, Array]]:
@@ -97,7 +104,7 @@ class _TableLists:
     def __init__(self, table: BlockTable, heads: tuple[int, int]) -> None:
         self._table, self._heads = table, heads
 
-    def of(self, b: int, h: int, query_block: int) -> dict[int, Kind]:
+    def of(self, b: int, h: int, query_block: int, only: Kind | None = None) -> dict[int, Kind]:
         table = self._table
         line = int(table.map_index[b * self._heads[1] + h]) * table.query_blocks + query_block
         kinds: dict[int, Kind] = {}
@@ -105,8 +112,9 @@ class _TableLists:
             (Kind.PARTIAL, table.partial_offsets, table.partial_blocks),
             (Kind.FULL, table.full_offsets, table.full_blocks),
         ):
-            for number in blocks[offsets[line] : offsets[line + 1]]:
-                _add(kinds, query_block, int(number), kind)
+            if only in (None, kind):
+                for number in blocks[offsets[line] : offsets[line + 1]]:
+                    _add(kinds, query_block, int(number), kind)
         return kinds
 
     def counts(self) -> Iterator[tuple[Kind, Array]]:
@@ -139,9 +147,11 @@ class _RangeLists:
         tile = block_m, block_n
         self._intervals = [(one, *interval_bounds(one, base, problem, tile)) for one in intervals]
 
-    def of(self, b: int, h: int, query_block: int) -> dict[int, Kind]:
+    def of(self, b: int, h: int, query_block: int, only: Kind | None = None) -> dict[int, Kind]:
         kinds: dict[int, Kind] = {}
         for interval, first, last, environment in self._intervals:
+            if only not in (None, interval.kind):
+                continue
             place = b, h, query_block
             for number in _admitted(interval, first[place], last[place], environment, place):
                 _add(kinds, query_block, number, interval.kind)
@@ -242,12 +252,7 @@ def _bounds_environment(base: Environment, problem: Problem, tile: tuple[int, in
         "i_first": first_row + problem.offset,
         "i_last": last_row + problem.offset,
     }
-    sizes = {**base.sizes, "BLOCK_M": block_m, "BLOCK_N": block_n}
+    sizes = {**base.sizes, **problem.local_sizes, "BLOCK_M": block_m, "BLOCK_N": block_n}
     if problem.residue is not None:
         indices["residue"] = np.array(problem.residue).reshape(1, 1, 1, 1)
-        sizes |= {
-            "local.Lq": problem.rows,
-            "local.Lk": problem.keys,
-            "local.offset": problem.offset,
-        }
     return dataclasses.replace(base, indices=indices, sizes=sizes)

@@ -32,7 +32,7 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.functions import FUNCTIONS, Shape
-from attndsl.planner.block_map import Kind, Ranges, Table
+from attndsl.planner.block_map import Ranges, Table
 from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
 from attndsl.planner.visits import (
     Block,
@@ -40,7 +40,7 @@ from attndsl.planner.visits import (
     Visit,
     count_blocks,
     pair_indices,
-    sample_tiles,
+    sample_partial_blocks,
 )
 
 DEFAULT_SIZES = {"B": 1, "H": 1, "D": 64}
@@ -173,20 +173,20 @@ def _visible_pairs(
     if stage.mask == TRUE:
         return base.sizes["B"] * base.sizes["H"] * base.sizes["Lq"] * base.sizes["Lk"]
     partial = visible = 0.0
-    for visit in sample_tiles(stage, base, block_m, block_n, SAMPLED_TILES):
-        blocks_here = [block for block in visit.blocks if block.kind == Kind.PARTIAL]
-        if not blocks_here:
+    for visit in sample_partial_blocks(stage, base, block_m, block_n, SAMPLED_TILES):
+        if not visit.blocks:
             continue
-        chosen = blocks_here[:: max(1, len(blocks_here) // SAMPLED_BLOCKS)]
+        chosen = visit.blocks[:: max(1, len(visit.blocks) // SAMPLED_BLOCKS)]
         seen = sum(_visible_in(stage, base, visit, block) for block in chosen)
-        partial += len(blocks_here)
-        visible += seen / len(chosen) * len(blocks_here)
+        partial += len(visit.blocks)
+        visible += seen / len(chosen) * len(visit.blocks)
     return blocks.full_pairs + round(visible / max(1.0, partial) * blocks.partial)
 
 
 def _visible_in(stage: Attend, base: Environment, visit: Visit, block: Block) -> int:
     indices = pair_indices(visit, block, base.sizes)
-    visible = evaluate(stage.mask, dataclasses.replace(base, indices=indices))
+    sizes = {**base.sizes, **visit.problem.local_sizes}
+    visible = evaluate(stage.mask, dataclasses.replace(base, indices=indices, sizes=sizes))
     shape = 1, 1, visit.stop - visit.start, block.stop - block.start
     return int(np.broadcast_to(visible, shape).sum())
 

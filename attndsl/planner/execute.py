@@ -166,7 +166,8 @@ class _Tile:
         problem = visit.problem
         self._rows = problem.first_row + problem.step * np.arange(visit.start, visit.stop)
         indices = tile_indices(visit, call.base.sizes)
-        self._environment = dataclasses.replace(call.base, indices=indices)
+        sizes = {**call.base.sizes, **problem.local_sizes}
+        self._environment = dataclasses.replace(call.base, indices=indices, sizes=sizes)
         self.place = np.ix_(visit.batches, visit.heads, self._rows)
         self._queries = [self._vectors(dot.query, self._rows) for dot in stage.dots]
 

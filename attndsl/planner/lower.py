@@ -15,7 +15,9 @@ from attndsl.expression import (
     FLOAT,
     INT,
     Binary,
+    Coordinate,
     Expression,
+    Index,
     Literal,
     Operand,
     Size,
@@ -38,6 +40,8 @@ def lower(attention: Attention) -> Plan:
     if not attention.is_bound:
         raise InternalError(f"attention `{attention.name}` has unbound parameters")
     _refuse_later_constructs(attention)
+    whole = attention
+    attention = _on_positions(attention)
     prepared = dict(attention.prepared)
 
     def as_scored(expression: Expression) -> Expression:
@@ -70,7 +74,7 @@ def lower(attention: Attention) -> Plan:
     stages: list[Stage] = [_scan(scan.name, attention) for scan in attention.scans]
     stages += products.stages
     stages.append(attend)
-    return Plan(attention, tuple(stages))
+    return Plan(whole, tuple(stages))
 
 
 def _key_blocks() -> Expression:
@@ -81,6 +85,23 @@ def _key_blocks() -> Expression:
 
 
 EVERYTHING = Ranges((BlockInterval(Literal(0), _key_blocks(), Kind.PARTIAL),))
+
+
+def _on_positions(attention: Attention) -> Attention:
+    """With a single axis, its coordinate is the position itself and its length is `Lk`."""
+    if len(attention.axes) != 1:
+        return attention
+    (axis,) = attention.axes
+
+    def replace(node: Expression) -> Expression:
+        match node:
+            case Coordinate(position=position):
+                return Index(position)
+            case Size(name=name) if name == f"axis.{axis}":
+                return Size("Lk")
+        return node
+
+    return attention.map_expressions(lambda expression: transform(expression, replace))
 
 
 def _refuse_later_constructs(attention: Attention) -> None:

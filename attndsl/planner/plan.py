@@ -127,7 +127,7 @@ class Attend:
     Score, mask, normaliser and block map are already written over i' and j' (`Index("i")` and
     `Index("j")` here) and `Index("residue")` for r, and never over `row`: a `Read` in them has the
     global row as its index, `r + m * i' - offset`. `Size("Lq")`, `Size("Lk")` and `Size("offset")`
-    in them are the global ones; the block map's bounds use `Size("local.Lk")`.
+    in them are the global ones, `Size("local.Lk")` and its like those of the class.
     """
 
     dots: tuple[Dot, ...]

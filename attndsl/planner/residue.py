@@ -102,6 +102,8 @@ def _reduced_division(
     """`(r + m·x) // (m·c)` as `x // c`, and `(r + m·x) % (m·c)` as `r + m·(x % c)`."""
     form = linear(inner)
     rest = form.without(RESIDUE)
+    if operator == "//" and divisor == modulus and form == _keys_of_class(modulus):
+        return Size("local.Lk")
     if form.terms.get(RESIDUE) != 1 or divisor <= 0:
         return None
     if rest == Linear({}) and divisor >= modulus:
@@ -112,6 +114,11 @@ def _reduced_division(
     if operator == "//":
         return algebra.floor_divide(classes, part)
     return algebra.add(RESIDUE, algebra.multiply(Literal(modulus), algebra.modulo(classes, part)))
+
+
+def _keys_of_class(modulus: int) -> Linear:
+    """`Lk - r + m - 1`, whose m-th part is the number of keys of class r."""
+    return Linear({Size("Lk"): 1, RESIDUE: -1}, modulus - 1)
 
 
 def _divided(form: Linear, factor: int) -> Linear:

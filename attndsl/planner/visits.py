@@ -135,10 +135,11 @@ def count_blocks(stage: Attend, base: Environment, block_m: int, block_n: int) -
     return Counts(numbers[Kind.PARTIAL], numbers[Kind.FULL], full_pairs)
 
 
-def sample_tiles(
+def sample_partial_blocks(
     stage: Attend, base: Environment, block_m: int, block_n: int, number: int
 ) -> Iterator[Visit]:
-    """About `number` tiles of one head each, evenly over heads and queries of the first problem."""
+    """About `number` tiles of one head each, evenly over heads and queries of the first problem,
+    with their PARTIAL blocks only."""
     problem = problems(stage, base.sizes)[0]
     lists = block_lists(stage, base, problem, block_m, block_n)
     shape = base.sizes["B"], base.sizes["H"], -(-problem.rows // block_m)
@@ -147,5 +148,6 @@ def sample_tiles(
     for b, h, query_block in zip(*np.unravel_index(places, shape), strict=True):
         start = int(query_block) * block_m
         stop = min(start + block_m, problem.rows)
-        blocks = _blocks(lists.of(int(b), int(h), int(query_block)), problem, block_n)
+        kinds = lists.of(int(b), int(h), int(query_block), Kind.PARTIAL)
+        blocks = _blocks(kinds, problem, block_n)
         yield Visit(problem, np.array([b]), np.array([h]), start, stop, blocks)

@@ -10,6 +10,7 @@ import dataclasses
 
 from attndsl.expression import Read, index_names, walk
 from attndsl.planner.block_map import BlockMap, Table
+from attndsl.planner.lower import EVERYTHING
 from attndsl.planner.plan import Attend, Plan, Stage
 from attndsl.planner.ranges import derive_ranges
 
@@ -19,8 +20,8 @@ def derive_block_map(plan: Plan) -> Plan:
     notes = list(plan.notes)
     stages: list[Stage] = []
     for stage in plan.stages:
-        # Residue classes have their ranges already.
-        if isinstance(stage, Attend) and stage.residue is None:
+        # Passes that split the pairs have derived the ranges of the parts.
+        if isinstance(stage, Attend) and stage.block_map is EVERYTHING:
             block_map, note = _block_map(plan, stage)
             stage = dataclasses.replace(stage, block_map=block_map)
             notes += note

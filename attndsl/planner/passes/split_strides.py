@@ -32,18 +32,19 @@ def split_strides(plan: Plan) -> Plan:
         return plan
     strided, rest = parts
     modulus = modulus_of(strided)
-    first = dataclasses.replace(stage, mask=strided, partial=_partial(plan, stage))
-    if modulus is None or by_residue(first, modulus) is None:
+    partial = _partial(plan, stage)
+    if modulus is None:
         return plan
-    if derive_ranges(rest, axes=plan.attention.axes) is None:
+    first = by_residue(dataclasses.replace(stage, mask=strided, partial=partial), modulus)
+    ranges = derive_ranges(rest, axes=plan.attention.axes)
+    if first is None or ranges is None:
         return plan
-    assert first.partial is not None
     place = Index("b"), Index("h"), Index("row")
     merged = Softmax(
-        Read(first.partial.log_sum_exp.name, place, FLOAT),
-        Read(first.partial.output.name, place, Vector(stage.value.size)),
+        Read(partial.log_sum_exp.name, place, FLOAT),
+        Read(partial.output.name, place, Vector(stage.value.size)),
     )
-    last = dataclasses.replace(stage, mask=rest, normalizer=merged)
+    last = dataclasses.replace(stage, mask=rest, normalizer=merged, block_map=ranges)
     note = f"one key in {modulus}, and the others, are stages of their own, merged as softmaxes"
     stages = (*plan.stages[:-1], first, last)
     return dataclasses.replace(plan, stages=stages, notes=(*plan.notes, note))

@@ -13,28 +13,24 @@ from collections.abc import Mapping
 from attndsl.attention import Elementwise, Normalizer, Softmax
 from attndsl.expression import Coordinate, Expression, Literal, Size, substitute, walk
 from attndsl.planner.block_map import Ranges
-from attndsl.planner.plan import Attend, Plan, Stage
+from attndsl.planner.plan import Attend, Plan
 from attndsl.planner.ranges import derive_ranges
 from attndsl.planner.residue import modulus_of, on_classes
 
 
 def take_residues(plan: Plan) -> Plan:
     """The same plan, its score matrix split into residue classes where the mask allows it."""
-    notes = list(plan.notes)
-    stages: list[Stage] = []
-    for stage in plan.stages:
-        if isinstance(stage, Attend) and (modulus := modulus_of(stage.mask)) is not None:
-            split = by_residue(stage, modulus)
-            if split is not None:
-                notes.append(
-                    f"pairs whose positions are congruent modulo {modulus} are {modulus} "
-                    "independent problems"
-                )
-                stage = split
-        stages.append(stage)
-    if len(notes) == len(plan.notes):
+    stage = plan.attend
+    modulus = modulus_of(stage.mask)
+    split = None if modulus is None else by_residue(stage, modulus)
+    if split is None:
         return plan
-    return dataclasses.replace(plan, stages=tuple(stages), notes=tuple(notes))
+    note = (
+        f"positions see only those congruent modulo {modulus}, which makes {modulus} independent "
+        "problems"
+    )
+    stages = (*plan.stages[:-1], split)
+    return dataclasses.replace(plan, stages=stages, notes=(*plan.notes, note))
 
 
 def by_residue(stage: Attend, modulus: int) -> Attend | None:
@@ -57,7 +53,9 @@ def by_residue(stage: Attend, modulus: int) -> Attend | None:
 
 def _local_ranges(mask: Expression) -> Ranges | None:
     """The block map of a class, whose keys are `local.Lk`; in the mask `Lk` is still all keys."""
-    ranges = derive_ranges(_renamed(mask, {"Lk": "all.Lk", "Lq": "all.Lq", "offset": "all.offset"}))
+    names = {"Lk": "all.Lk", "Lq": "all.Lq", "offset": "all.offset"}
+    names |= {"local.Lk": "Lk", "local.Lq": "Lq", "local.offset": "offset"}
+    ranges = derive_ranges(_renamed(mask, names))
     if ranges is None:
         return None
     names = {"Lk": "local.Lk", "Lq": "local.Lq", "offset": "local.offset"}
