@@ -130,7 +130,8 @@ def test_substitution_keeps_the_value(i: int, j: int, residue: int, mask: str) -
 
     def value(expression, **indices: int) -> bool:
         arrays = {name: np.array(index) for name, index in indices.items()}
-        return bool(evaluate(expression, Environment(indices=arrays)))
+        sizes = {"Lk": 170, "local.Lk": len(range(residue, 170, 4))}
+        return bool(evaluate(expression, Environment(indices=arrays, sizes=sizes)))
 
     at = {"i": residue + 4 * i, "j": residue + 4 * j}
     assert value(local, i=i, j=j, residue=residue) == value(attention.mask, **at)
