@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import cache
 from importlib import import_module
@@ -50,37 +50,56 @@ def encode(value: object, *, spans: bool = True) -> dict[str, Any]:
     by_content: dict[str, int] = {}
     alive: list[object] = []
 
-    def number(node: Any) -> int:
-        known = by_identity.get(id(node))
-        if known is not None:
-            return known
-        fields = [reference(getattr(node, field.name), field.name) for field in _fields(type(node))]
-        entry = [_TAGS[type(node)], *fields]
-        content = repr(entry)
-        index = by_content.get(content)
-        if index is None:
-            index = by_content[content] = len(nodes)
-            nodes.append(entry)
-        by_identity[id(node)] = index
-        alive.append(node)
-        return index
-
-    def reference(item: Any, field: str) -> Any:
-        if field == "path" or (field == "span" and not spans):
-            return None
+    def stored(item: Any) -> Any:
         # Before the numbers: a block's kind is both.
         if isinstance(item, Enum):
             return {"enum": f"{_TAGS[type(item)]}.{item.name}"}
         if item is None or isinstance(item, bool | int | float | str):
             return item
         if isinstance(item, tuple):
-            return {"tuple": [reference(child, "") for child in item]}
+            return {"tuple": [stored(child) for child in item]}
         if isinstance(item, frozenset):
             return {"set": sorted(item)}
-        return {"node": number(item)}
+        return {"node": by_identity[id(item)]}
 
-    root = reference(value, "")
-    return {"nodes": nodes, "root": root}
+    # Operands before their nodes, without recursion: a sum of a thousand terms is a thousand deep.
+    stack = list(_nodes(value))
+    while stack:
+        node = stack[-1]
+        parts = [_part_of(node, field.name, spans) for field in _fields(type(node))]
+        missing = [
+            child for part in parts for child in _nodes(part) if id(child) not in by_identity
+        ]
+        if missing:
+            stack += missing
+            continue
+        stack.pop()
+        if id(node) in by_identity:
+            continue
+        entry = [_TAGS[type(node)], *map(stored, parts)]
+        content = repr(entry)
+        if content not in by_content:
+            by_content[content] = len(nodes)
+            nodes.append(entry)
+        by_identity[id(node)] = by_content[content]
+        alive.append(node)
+    return {"nodes": nodes, "root": stored(value)}
+
+
+def _part_of(node: object, field: str, spans: bool) -> Any:
+    """A field's value; the path of a source is nobody else's business."""
+    if field == "path" or (field == "span" and not spans):
+        return None
+    return getattr(node, field)
+
+
+def _nodes(value: object) -> Iterator[object]:
+    """The dataclass instances that a field's value is or holds."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _nodes(item)
+    elif type(value) in _TAGS and not isinstance(value, Enum):
+        yield value
 
 
 def decode(data: object, expected: type[Any]) -> Any:
