@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import attndsl
 from attndsl.attention import Attention
 from attndsl.codegen.program import ArgumentKind, Program
-from attndsl.diagnostics import error
+from attndsl.diagnostics import AttnError, error
 from attndsl.planner.block_map import BlockTable, Table
 from attndsl.planner.plan import Attend, Plan
 from attndsl.printing import text
@@ -64,12 +64,7 @@ class Artifact:
         """
         target = Path(directory)
         try:
-            if target.exists() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-                raise error(
-                    "A097",
-                    f"`{target}` exists and is no artifact",
-                    help="choose another folder, or empty this one",
-                )
+            _check_replaceable(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             # A reader never sees half of it: the folder is written beside its place and moved.
             written = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -260,6 +255,7 @@ def load_artifact(directory: Path) -> Artifact:
         source = files[build.source].decode("utf-8", "replace")
         programs[build.target] = dataclasses.replace(program, text=source)
         _check_program(plan, program, build, directory)
+    files[MANIFEST] = _read(directory / MANIFEST)
     return Artifact(manifest, plan, programs, files, directory)
 
 
@@ -290,6 +286,23 @@ def _check_program(plan: Plan, program: Program, build: TargetBuild, directory: 
                 known = True
         if not known:
             raise damaged(directory, f"`{build.target}` has an argument `{argument.name}`")
+
+
+def _check_replaceable(directory: Path) -> None:
+    """A folder is replaced only if all that it holds was written by `save`."""
+    names = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    if not names:
+        return
+    try:
+        ours = {MANIFEST, *read_manifest(directory / MANIFEST).files}
+    except AttnError:
+        ours = set()
+    if not names <= ours:
+        raise error(
+            "A097",
+            f"`{directory}` exists and holds `{min(names - ours)}`, which is of no artifact",
+            help="choose another folder, or empty this one",
+        )
 
 
 def _read(path: Path) -> bytes:
