@@ -27,7 +27,6 @@ from attndsl.expression import (
     Literal,
     Size,
     index_names,
-    substitute,
     transform,
 )
 from attndsl.planner import algebra
@@ -47,7 +46,7 @@ from attndsl.planner.remainder import Remainder, remainder
 from attndsl.planner.simplify import simplify
 from attndsl.planner.solve import Term, solve_rows
 
-I, J, DISTANCE = Index("i"), Index("j"), Index("distance")  # noqa: E741
+I = Index("i")  # noqa: E741
 KEY_BLOCK = Index("K")
 KEYS = Size("Lk")
 ZERO, ONE = Literal(0), Literal(1)
@@ -252,7 +251,7 @@ def _facts(condition: Expression) -> list[Linear]:
 
 
 def _at(bound: Expression, row: Expression) -> Expression:
-    return simplify(substitute(bound, {I: row}))
+    return simplify(bound, {I: row})
 
 
 def _monotone(bound: Expression) -> Expression:

@@ -49,6 +49,8 @@ def below(left: Expression, right: Expression, facts: Sequence[Linear] = ()) -> 
 
 def proved(form: Linear, facts: Sequence[Linear] = ()) -> bool:
     """Whether the sum is proved to be at least 0, with a look for counterexamples first."""
+    if form.is_constant:
+        return form.constant >= 0
     return not refuted(form, facts) and nonnegative(form, facts)
 
 

@@ -296,7 +296,4 @@ def _beside(guarded: list[Span], merged: list[Span]) -> list[Span]:
 
 
 def _intervals(spans: list[Span], kind: Kind) -> list[BlockInterval]:
-    return [
-        BlockInterval(simplify(span.first), simplify(span.last), kind, 1, simplify(span.guard))
-        for span in spans
-    ]
+    return [BlockInterval(span.first, span.last, kind, 1, simplify(span.guard)) for span in spans]

@@ -14,7 +14,6 @@ from attndsl.expression import (
     Index,
     Literal,
     index_names,
-    substitute,
     walk,
 )
 from attndsl.planner import algebra
@@ -40,7 +39,7 @@ class Remainder:
     target: Expression
 
     def _at(self, position: Expression) -> Expression:
-        return simplify(substitute(self.value, {Index(self.variable): position}))
+        return simplify(self.value, {Index(self.variable): position})
 
     @property
     def misses_single_positions(self) -> bool:
@@ -134,7 +133,7 @@ def _is_quotient(node: Expression, name: str) -> bool:
 def _over_distance(value: Expression) -> Expression:
     """The value with `i` written as `j + distance`."""
     position = Binary("+", Index("j"), Index("distance"), Index("i").type)
-    return simplify(substitute(value, {Index("i"): position}))
+    return simplify(value, {Index("i"): position})
 
 
 def _dense(form: Linear, name: str) -> int | None:

@@ -11,6 +11,7 @@ of writing a comparison is kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from attndsl.expression import (
     BOOL,
@@ -21,18 +22,30 @@ from attndsl.expression import (
     Binary,
     Call,
     Expression,
+    Index,
     Literal,
     Select,
+    Size,
     Unary,
     transform,
 )
 from attndsl.planner import algebra
 
 
-def simplify(expression: Expression) -> Expression:
-    """An expression with the same value everywhere; the same object where nothing is simpler."""
+def simplify(
+    expression: Expression, indices: Mapping[Index, Expression] | None = None
+) -> Expression:
+    """An expression with the same value everywhere; the same object where nothing is simpler.
+
+    Where `indices` are given, they are replaced on the way.
+    """
 
     def rebuild(node: Expression) -> Expression:
+        match node:
+            case Index():
+                return node if indices is None else indices.get(node, node)
+            case Literal() | Size():
+                return node
         simpler = _simplified(node)
         return node if simpler == node else simpler
 
