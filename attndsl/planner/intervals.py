@@ -202,9 +202,15 @@ class _Interpreter:
         high = low
         for atom, coefficient in form.terms.items():
             value = self.number(atom)
-            ends = [_product(value.low, coefficient), _product(value.high, coefficient)]
-            if coefficient < 0:
-                ends.reverse()
+            match coefficient:
+                case 1:
+                    ends = [value.low, value.high]
+                case -1:
+                    ends = [-value.high, -value.low]
+                case _:
+                    ends = [_product(value.low, coefficient), _product(value.high, coefficient)]
+                    if coefficient < 0:
+                        ends.reverse()
             low, high = _bounded(low + ends[0]), _bounded(high + ends[1])
         return Interval(low, high)
 
