@@ -20,6 +20,9 @@ class Scalar(Enum):
     INT = "int"
     FLOAT = "float"
 
+    # There is one object for each; `Enum` would hash its name, anew each time.
+    __hash__ = object.__hash__
+
     def __str__(self) -> str:
         return self.value
 
