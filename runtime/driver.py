@@ -20,7 +20,6 @@ from attndsl.codegen.program import Argument, ArgumentKind, Program
 from attndsl.diagnostics import error
 from attndsl.runtime.manifest import Kernel
 from attndsl.runtime.triton import Values, grid_of
-from attndsl.runtime.triton_compile import stride_multiple
 
 # Above this, a kernel must ask for its shared memory, in bytes.
 _SHARED_WITHOUT_ASKING = 48 * 1024
@@ -112,7 +111,7 @@ class DriverProgram:
         """Run every kernel in order on the current stream; see `execution.Launcher`."""
         device = tensors["out"].device
         values = Values(tensors, sizes, scale, table)
-        values.align(stride_multiple(self.program.specialization.dtype))
+        values.align(self.program)
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device).cuda_stream
             for entry in self.program.entries:

@@ -18,10 +18,9 @@ from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program
 from attndsl.evaluate import evaluate_size
 from attndsl.runtime.triton_compile import (
     ALIGNMENT,
-    OPERANDS,
     Binaries,
     compile_ahead,
-    stride_multiple,
+    promises,
 )
 from attndsl.runtime.triton_source import load_module
 
@@ -86,7 +85,7 @@ class GpuProgram:
         pass over it; `out` is then written to a copy and copied back.
         """
         values = Values(tensors, sizes, scale, table)
-        values.align(stride_multiple(self.program.specialization.dtype))
+        values.align(self.program)
         with torch.cuda.device(tensors["out"].device):
             for binary in self.binaries.kernels:
                 grid = grid_of(binary.entry, sizes)
@@ -138,12 +137,11 @@ class Values:
             return 0
         return tensor.stride(argument.axis)
 
-    def align(self, multiple: int) -> None:
-        """Copies what breaks the promise of alignment; strides count in elements."""
-        for name, tensor in self._tensors.items():
-            strides = multiple if name in OPERANDS else 1
-            if not is_aligned(tensor, strides):
-                self._tensors[name] = aligned_copy(tensor, strides)
+    def align(self, program: Program) -> None:
+        """Copies what breaks the promise of alignment that the program's binaries were given."""
+        for name, multiple in promises(program).items():
+            if not is_aligned(self._tensors[name], multiple):
+                self._tensors[name] = aligned_copy(self._tensors[name], multiple)
 
     def copy_back(self, out: Tensor) -> None:
         """Brings `out` up to date where the kernel wrote to a copy of it."""
@@ -152,7 +150,7 @@ class Values:
 
 
 def is_aligned(tensor: Tensor, multiple: int) -> bool:
-    """Whether the pointer is aligned and every stride but the last divides by `multiple`."""
+    """Whether the pointer is aligned and `multiple` divides every stride but the last."""
     strides = (
         stride
         for stride, size in zip(tensor.stride()[:-1], tensor.shape[:-1], strict=True)
@@ -162,7 +160,9 @@ def is_aligned(tensor: Tensor, multiple: int) -> bool:
 
 
 def aligned_copy(tensor: Tensor, multiple: int) -> Tensor:
-    """The same elements, rows padded so that strides divide by `multiple`."""
+    """The same elements, rows padded so that `multiple` divides every stride but the last."""
+    if tensor.dim() == 0:
+        return tensor.clone()
     *leading, width = tensor.shape
     padded = -(-width // multiple) * multiple
     copy = tensor.new_empty([*leading, padded])[..., :width]

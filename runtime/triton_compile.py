@@ -1,7 +1,7 @@
 """Ahead-of-time compilation of emitted Triton source, on a machine with or without a GPU.
 
-Binaries are promised that pointers, and strides of q, k, v and out, are multiples of 16 bytes,
-which lets tiles be copied asynchronously. The launch keeps the promise (`runtime/triton.py`).
+Binaries are promised that pointers and strides of q, k, v, out and float inputs are multiples of
+16 bytes, which lets tiles be copied asynchronously. The launch keeps it (`runtime/triton.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _PREPARE_WARPS = 4
 
 _POINTERS = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16", "int32": "*i32", "bool": "*u8"}
 ALIGNMENT = 16  # bytes
-OPERANDS = frozenset({"q", "k", "v", "out"})
+_OPERANDS = frozenset({"q", "k", "v", "out"})
+_WRITTEN = frozenset({"log_sum_exp"})
 
 
 @dataclass(frozen=True)
@@ -149,21 +150,39 @@ def _type_of(argument: Argument) -> str:
             return "fp32"
 
 
-def stride_multiple(dtype: DType) -> int:
-    """How many elements make the alignment: what an operand's strides are multiples of."""
-    return ALIGNMENT // (4 if dtype is DType.FLOAT32 else 2)
+def promises(program: Program) -> dict[str, int]:
+    """The tensors whose alignment kernels rely on, and what their strides are multiples of, in
+    elements. Buffers are allocated aligned, and statistics are written one by one."""
+    operand = ALIGNMENT // (4 if program.specialization.dtype is DType.FLOAT32 else 2)
+    found = {}
+    for entry in program.entries:
+        for argument in entry.arguments:
+            if argument.kind is not ArgumentKind.TENSOR:
+                continue
+            if argument.name in _OPERANDS:
+                found[argument.name] = operand
+            elif argument.name not in _WRITTEN | {one.name for one in program.buffers}:
+                found[argument.name] = ALIGNMENT // 4 if argument.dtype == "fp32" else 1
+    return found
 
 
-def _promises(program: Program, entry: Entry) -> dict[tuple[int], list[list[Any]]]:
-    """Divisibility of arguments, in bytes for pointers and in elements for strides."""
-    multiple = stride_multiple(program.specialization.dtype)
-    promises = {}
+def _divisibility(program: Program, entry: Entry) -> dict[tuple[int], list[list[Any]]]:
+    """The promises in Triton's terms: bytes for pointers, elements for strides."""
+    multiples = promises(program)
+    buffers = {buffer.name for buffer in program.buffers}
+    divisible = {}
     for number, argument in enumerate(entry.arguments):
-        if argument.kind in (ArgumentKind.TENSOR, ArgumentKind.TABLE):
-            promises[(number,)] = [["tt.divisibility", ALIGNMENT]]
-        elif argument.kind is ArgumentKind.STRIDE and argument.name in OPERANDS:
-            promises[(number,)] = [["tt.divisibility", multiple]]
-    return promises
+        multiple = 1
+        match argument.kind:
+            case ArgumentKind.TABLE:
+                multiple = ALIGNMENT
+            case ArgumentKind.TENSOR if argument.name in multiples or argument.name in buffers:
+                multiple = ALIGNMENT
+            case ArgumentKind.STRIDE:
+                multiple = multiples.get(argument.name, 1)
+        if multiple > 1:
+            divisible[(number,)] = [["tt.divisibility", multiple]]
+    return divisible
 
 
 def _compile(program: Program, entry: Entry, function: Any, gpu: GpuTarget) -> Binary:
@@ -173,7 +192,7 @@ def _compile(program: Program, entry: Entry, function: Any, gpu: GpuTarget) -> B
 
     architecture = gpu.generation if gpu.kind == "cuda" else gpu.architecture
     warps, stages = warps_and_stages(program, entry)
-    source = ASTSource(function, signature_of(entry), {}, _promises(program, entry))
+    source = ASTSource(function, signature_of(entry), {}, _divisibility(program, entry))
     started = time.perf_counter()
     kernel = triton.compile(
         source,

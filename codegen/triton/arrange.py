@@ -206,6 +206,14 @@ def _negative(term: Expression) -> Expression:
 def _compare(node: Binary, axes_of: AxesOf) -> Expression:
     """Queries on the left, keys on the right, where the difference splits that way."""
     difference = _integer_terms(node.left) + [(-s, t) for s, t in _integer_terms(node.right)]
+    # Lanes are constants, so that one comparison with an immediate is left for a pair.
+    difference = [
+        part
+        for sign, term in difference
+        for part in (
+            [(sign, KEY_START), (sign, KEY_LANE)] if term == Index("j") else [(sign, term)]
+        )
+    ]
     keys = [pair for pair in difference if axes_of(pair[1]) == "n"]
     others = [pair for pair in difference if axes_of(pair[1]) != "n"]
     if any(len(axes_of(term)) > 1 for _, term in others):
