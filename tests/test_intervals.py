@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from predicates import evaluate_scalar, integers, predicates
+from unjudged import unjudged
 
 from attndsl.expression import (
     BOOL,
@@ -19,7 +20,6 @@ from attndsl.expression import (
     Literal,
     Read,
 )
-from attndsl.module import load_text
 from attndsl.planner.extrema import LineExtrema, PlaneExtrema
 from attndsl.planner.intervals import Boxes, interval, truth
 
@@ -86,8 +86,7 @@ def test_intervals_enclose(
 def test_remainders_are_exact(
     i: tuple[int, int], j: tuple[int, int], modulus: int, target: int, operator: str, value: str
 ) -> None:
-    text = f"attention spec {{ mask = ({value}) % {modulus} {operator} {target} }}"
-    mask = load_text(text).attentions["spec"].mask
+    mask = unjudged(f"attention spec {{ mask = ({value}) % {modulus} {operator} {target} }}").mask
     found = truth(mask, boxes_of(i, j))
     seen = [bool(evaluate_scalar(mask, point)) for point in points(i, j, 0)]
     assert (bool(np.all(found.may)), bool(np.all(found.must))) == (any(seen), all(seen))
@@ -100,7 +99,7 @@ def test_remainders_are_exact(
 @settings(max_examples=60, deadline=None)
 @given(RANGE_I, RANGE_J)
 def test_single_comparisons_are_exact(text: str, i: tuple[int, int], j: tuple[int, int]) -> None:
-    mask = load_text(f"attention spec {{ mask = {text} }}").attentions["spec"].mask
+    mask = unjudged(f"attention spec {{ mask = {text} }}").mask
     found = truth(mask, boxes_of(i, j))
     seen = [bool(evaluate_scalar(mask, point)) for point in points(i, j, 0)]
     assert (bool(np.all(found.may)), bool(np.all(found.must))) == (any(seen), all(seen))

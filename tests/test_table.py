@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import CASES, Case
 from predicates import predicates
+from unjudged import unjudged
 
 from attndsl.expression import Expression, Read, index_names, walk
-from attndsl.module import load_text
 from attndsl.planner.block_map import BlockTable, Table
 from attndsl.planner.classify import classes, count_visits
 from attndsl.planner.table import build_table
@@ -32,7 +32,7 @@ def sizes_of(queries: int, keys: int, **others: int) -> dict[str, int]:
 
 
 def mask_of(text: str, statements: str = "") -> Expression:
-    return load_text(f"attention spec {{ {statements} mask = {text} }}").attentions["spec"].mask
+    return unjudged(f"attention spec {{ {statements} mask = {text} }}").mask
 
 
 def check(
