@@ -88,3 +88,9 @@ def test_each_describes_itself(attentions):
     for name, attention in attentions.items():
         if not attention.later:
             assert load_text(describe(attention)).attentions[name] == attention
+
+
+def test_warnings_never_cost_an_attention():
+    spec = "\n".join(f"attention a{n}(unused: int = 1) {{ mask = causal }}" for n in range(40))
+    module = load_text(spec)
+    assert len(module.attentions) == len(module.warnings) == 40

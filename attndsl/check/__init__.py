@@ -17,6 +17,7 @@ from attndsl.check.definitions import collect
 from attndsl.check.prelude import standard_patterns
 from attndsl.check.scope import ModuleScope
 from attndsl.diagnostics import AttnError, Diagnostic, Severity
+from attndsl.lexical import MAXIMUM_ERRORS
 
 __all__ = ["CheckedModule", "Loader", "ModuleScope", "check"]
 
@@ -35,19 +36,25 @@ class CheckedModule:
 def check(tree: syntax.Module, *, load: Loader | None = None) -> CheckedModule:
     """Check a whole file. `load` gives the names of an imported file (A043 where it is None).
 
-    Raises `AttnError` with every independent fault: A01x names, A02x types, A03x index roles,
-    A04x structure, A05x what cannot be meant. Warnings are among the result.
+    Raises `AttnError` with every independent fault, up to twenty: A01x names, A02x types, A03x
+    index roles, A04x structure, A05x what cannot be meant. Warnings are among the result.
     """
     scope, faults = collect(tree, standard_patterns(), load)
-    diagnostics: list[Diagnostic] = list(faults)
+    errors: list[Diagnostic] = list(faults)
+    warnings: list[Diagnostic] = []
     attentions: dict[str, Attention] = {}
     for attention in tree.attentions:
+        if len(errors) >= MAXIMUM_ERRORS:
+            break
         checked, found = check_attention(attention, scope)
-        # One fault in a definition shows at every use of it; report it once.
-        diagnostics.extend(d for d in found if d not in diagnostics)
         if checked is not None:
             attentions[checked.name] = checked
-            diagnostics.extend(analyze(checked))
-    if any(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics):
-        raise AttnError(diagnostics)
-    return CheckedModule(attentions, tuple(diagnostics), scope)
+            found = (*found, *analyze(checked))
+        for one in found:
+            kept = errors if one.severity is Severity.ERROR else warnings
+            # One fault in a definition shows at every use of it; report it once.
+            if one not in kept:
+                kept.append(one)
+    if errors:
+        raise AttnError([*errors, *warnings][:MAXIMUM_ERRORS])
+    return CheckedModule(attentions, tuple(warnings), scope)

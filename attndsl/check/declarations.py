@@ -67,6 +67,8 @@ class Declarations:
         self.failed: set[str] = set()
         self.budget = Budget()
         self.operands = raw_operands()
+        # The first of a name; a second one is a fault.
+        self.written = {p.name.parts[0]: p for p in reversed(tree.parameters)}
 
     @contextmanager
     def recording(self, declared: syntax.Name | None = None) -> Iterator[None]:
@@ -204,7 +206,7 @@ class Declarations:
         return result
 
     def bound(self, declared: ParameterDeclaration) -> ParameterDeclaration:
-        parameter = next(p for p in self.tree.parameters if p.span == declared.span)
+        parameter = self.written[declared.name]
         if parameter.where is None:
             return declared
         with self.recording():
@@ -233,7 +235,7 @@ class Declarations:
         except constants.NotConstantError:
             return  # it speaks of other parameters: `bind` decides
         if not holds:
-            parameter = next(p for p in self.tree.parameters if p.span == declared.span)
+            parameter = self.written[declared.name]
             assert parameter.default is not None
             raise self.fault(
                 "A063",
