@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 
 from attndsl.cli.options import JsonOption
 from attndsl.cli.output import show_json
@@ -52,7 +53,10 @@ def _compiler() -> dict[str, str]:
         compiler = find_compiler()
     except AttnError as problem:
         return {"compiler": problem.diagnostics[0].message}
-    return {"compiler": str(compiler)}
+    version = subprocess.run(
+        [*compiler.command, "--version"], capture_output=True, text=True, check=False
+    )
+    return {"compiler": " ".join((*compiler.command, version.stdout.partition("\n")[0])).strip()}
 
 
 def _gpus() -> dict[str, str]:

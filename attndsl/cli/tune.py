@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attndsl.cli import options
 from attndsl.cli.samples import InputOption
+
+if TYPE_CHECKING:
+    from attndsl.codegen.program import Tile
 
 
 def tune(
@@ -72,12 +75,15 @@ def tune(
     print(f"{bound.name}  {sizes}  {dtype or 'fp32'} on {where}\n")
     rows = [
         [
-            f"{one.tile.block_m} × {one.tile.block_n}",
-            str(one.tile.warps),
-            str(one.tile.stages),
-            one.reason or f"{one.seconds * 1e3:.3f} ms",
-            "kept" if one.tile == result.best else "",
+            _tile(one.tile, where.type),
+            "" if one.seconds is None else f"{one.seconds * 1e3:.3f} ms",
+            "kept" if one.tile == result.best else one.reason or "",
         ]
         for one in result.measurements
     ]
-    print(table(["tile", "warps", "stages", "median", ""], rows))
+    print(table(["tile", "median", ""], rows))
+
+
+def _tile(tile: Tile, device: str) -> str:
+    block = f"{tile.block_m} × {tile.block_n}"
+    return block if device == "cpu" else f"{block}, {tile.warps} warps, {tile.stages} stages"
