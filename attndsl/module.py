@@ -35,8 +35,7 @@ def _load(
     importing: tuple[Path, ...],
     loaded: dict[Path, CheckedModule],
 ) -> CheckedModule:
-    # A file is known by where it is, however its path is written.
-    resolved = path.resolve()
+    resolved = _resolved(path, span)
     if resolved in importing:
         chain = " → ".join(part.name for part in (*importing, resolved))
         raise error(
@@ -62,17 +61,43 @@ def _load(
     return module
 
 
+def _has_suffixed(path: Path) -> bool:
+    return not path.suffix and path.with_suffix(".attn").exists()
+
+
+def _resolved(path: Path, span: Span | None) -> Path:
+    """Where a file is: it is known by that, however its path is written."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError) as fault:
+        raise error("A043", f"cannot read `{_shown(path)}`: {_reason(fault)}", span) from None
+
+
+def _reason(fault: Exception) -> str:
+    strerror = fault.strerror if isinstance(fault, OSError) else None
+    return (strerror or "this is no path").lower()
+
+
+def _shown(path: Path) -> str:
+    written = str(path).encode("unicode_escape").decode("ascii") if "\0" in str(path) else str(path)
+    return written if len(written) <= 100 else f"{written[:40]}…{written[-40:]}"
+
+
 def _read(path: Path, span: Span | None) -> str:
     try:
-        if path.stat().st_size > 4 * MAXIMUM_LENGTH:
-            raise error("A005", f"`{path}` is longer than any spec", span)
-        return path.read_text("utf-8")
+        # Devices and pipes may block, or never end.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise error("A043", f"cannot read `{_shown(path)}`: it is not a file", span)
+        with path.open("rb") as file:
+            data = file.read(4 * MAXIMUM_LENGTH + 1)
+        if len(data) > 4 * MAXIMUM_LENGTH:
+            raise error("A005", f"`{_shown(path)}` is longer than any spec", span)
+        return data.decode("utf-8").replace("\r\n", "\n")
     except OSError as fault:
-        reason = fault.strerror or "it cannot be read"
         help = "paths are relative to the file that imports" if span is not None else None
-        if path.name and not path.suffix and path.with_suffix(".attn").exists():
+        if isinstance(fault, FileNotFoundError) and path.name and _has_suffixed(path):
             help = f"did you mean `{path.with_suffix('.attn').name}`?"
-        message = f"cannot read `{path}`: {reason.lower()}"
+        message = f"cannot read `{_shown(path)}`: {_reason(fault)}"
         raise AttnError(Diagnostic("A043", message, span, help=help)) from None
     except UnicodeDecodeError:
-        raise error("A043", f"`{path}` is not UTF-8 text", span) from None
+        raise error("A043", f"`{_shown(path)}` is not UTF-8 text", span) from None

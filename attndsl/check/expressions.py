@@ -30,6 +30,7 @@ from attndsl.expression import (
     Vector,
     children,
 )
+from attndsl.lexical import MAXIMUM_ERRORS
 from attndsl.source import Span
 
 
@@ -81,7 +82,7 @@ def check_all(
         except AttnError as fault:
             failed = True
             found.extend(one for one in fault.diagnostics if one not in found)
-            if any(one.code == "A042" for one in found):
+            if any(one.code == "A042" for one in found) or len(found) >= MAXIMUM_ERRORS:
                 break  # there is no end to it
     if failed:
         raise AttnError(found)
