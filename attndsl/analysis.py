@@ -50,8 +50,8 @@ _LENGTHS = {0: (24,), 1: (24,), 2: (6, 4), 3: (3, 4, 2)}
 _MOST_LOOKS = 3000
 _CANDIDATES: dict[Scalar, tuple[bool | int | float, ...]] = {
     Scalar.BOOL: (False, True),
-    Scalar.INT: (1, 0, 2, -1, 3, 5, 8, 16, 64),
-    Scalar.FLOAT: (1.0, 0.0, 0.5, -1.0, 2.0, 50.0),
+    Scalar.INT: (1, 0, 2, -1, 5, 64),
+    Scalar.FLOAT: (1.0, 0.0, 0.5, -1.0, 50.0),
 }
 
 Values = dict[str, bool | int | float]
