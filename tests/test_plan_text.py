@@ -25,6 +25,7 @@ SHOWN = (
     "hedgehog",
     "mla",
     "neighborhood2d",
+    "strided",
     "tapa",
     "transformer_xl",
     "visual_sentinel",
