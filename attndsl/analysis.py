@@ -45,13 +45,14 @@ from attndsl.planner.solve import terms
 from attndsl.probe import Point, Value, value_at
 from attndsl.source import Span
 
-# The imagined calls: positions per axis, by the number of axes; and how much may be looked at.
+# The imagined calls: positions per axis, by the number of axes; and how many operations may be
+# looked at, so that checking a spec stays a matter of milliseconds.
 _LENGTHS = {0: (24,), 1: (24,), 2: (6, 4), 3: (3, 4, 2)}
-_MOST_LOOKS = 3000
+_MOST_OPERATIONS = 20_000
 _CANDIDATES: dict[Scalar, tuple[bool | int | float, ...]] = {
     Scalar.BOOL: (False, True),
-    Scalar.INT: (1, 0, 2, -1, 5, 64),
-    Scalar.FLOAT: (1.0, 0.0, 0.5, -1.0, 50.0),
+    Scalar.INT: (0, 1, -1, 2, 5, 64),
+    Scalar.FLOAT: (0.0, 1.0, -1.0, 0.5, 50.0),
 }
 
 Values = dict[str, bool | int | float]
@@ -183,11 +184,12 @@ class _Probe:
 
     attention: Attention
     diagnostics: dict[object, Diagnostic] = field(default_factory=dict)
-    looks: int = 0
+    operations: int = 0
+    lengths: dict[int, int] = field(default_factory=dict)
 
     def run(self) -> None:
         for values in _assignments(self.attention.parameters):
-            if self.looks > _MOST_LOOKS:
+            if self.operations > _MOST_OPERATIONS:
                 return
             call = _Call(self.attention, values)
             self._look_at_rows(call)
@@ -221,7 +223,9 @@ class _Probe:
                     self._value(expression, point)
 
     def _value(self, expression: Expression, point: Point) -> Value:
-        self.looks += 1
+        if id(expression) not in self.lengths:
+            self.lengths[id(expression)] = sum(1 for _ in walk(expression))
+        self.operations += self.lengths[id(expression)]
 
         def listen(operation: Expression, operand: Expression, value: float) -> None:
             self._note_domain(operation, operand, value, point)
@@ -365,7 +369,7 @@ def _assignments(parameters: tuple[ParameterDeclaration, ...]) -> Iterator[Value
 
     base: Values = {}
     for parameter in parameters:
-        choices = _CANDIDATES[parameter.type]
+        choices = _CANDIDATES[parameter.type][::-1]
         if parameter.default is not None:
             choices = (parameter.default, *choices)
         # Without a default, the first value that its own bound admits.
@@ -374,11 +378,13 @@ def _assignments(parameters: tuple[ParameterDeclaration, ...]) -> Iterator[Value
         )
     if admitted(base):
         yield base
-    for parameter in parameters:
-        for candidate in _CANDIDATES[parameter.type]:
-            values = {**base, parameter.name: candidate}
-            if candidate != base[parameter.name] and admitted(values):
-                yield values
+    # One value of every parameter before the next: what is left out in the end is of all of them.
+    for number in range(max(map(len, _CANDIDATES.values()))):
+        for parameter in parameters:
+            for candidate in _CANDIDATES[parameter.type][number : number + 1]:
+                values = {**base, parameter.name: candidate}
+                if candidate != base[parameter.name] and admitted(values):
+                    yield values
 
 
 def _alone(parameter: ParameterDeclaration, values: Values) -> bool:
