@@ -60,8 +60,8 @@ attention far {
     "A053": CodeEntry(
         title="an integer division by zero",
         explanation="""\
-`//` and `%` by zero have no value that a kernel could go on with. A parameter that divides
-is bounded by `where`, which is checked when it is bound.""",
+`//` and `%` by zero have no value that a kernel could go on with. Where a parameter divides, this
+is a warning until the parameter is bound to zero; `where` tells callers beforehand.""",
         wrong="""
 attention strided(step: int = 4) {
     mask = causal and (i - j) % step == 0
@@ -85,7 +85,7 @@ attention local(window: int = 256) {
 }
 """,
         right="""
-attention local(window: int = 256) {
+attention local(window: int = 256 where window > 0) {
     let near = i - j < window
     mask = causal and near
 }

@@ -18,7 +18,7 @@ attention local(window: int = 256) {
 }
 """,
         right="""
-attention local(window: int = 256) {
+attention local(window: int = 256 where window > 0) {
     mask = causal and i - j < window
 }
 """,
@@ -70,7 +70,7 @@ attention local(D: int = 64) {
 }
 """,
         right="""
-attention local(distance: int = 64) {
+attention local(distance: int = 64 where distance > 0) {
     mask = abs(i - j) < distance
 }
 """,

@@ -18,7 +18,7 @@ attention local {
 """,
         right="""
 attention local {
-    mask = causal and i - j != 0
+    mask = causal and i - j != 1
 }
 """,
     ),
@@ -130,7 +130,7 @@ attention local(window: integer = 256) {
 }
 """,
         right="""
-attention local(window: int = 256) {
+attention local(window: int = 256 where window > 0) {
     mask = abs(i - j) < window
 }
 """,
@@ -146,7 +146,7 @@ attention local(window: int = Lk) {
 }
 """,
         right="""
-attention local(window: int = 4096) {
+attention local(window: int = 4096 where window > 0) {
     mask = abs(i - j) < window
 }
 """,
