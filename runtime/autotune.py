@@ -182,12 +182,13 @@ def _timed(run: Callable[[], object], call: Call) -> float:
         return time.perf_counter() - start
     import torch
 
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    event: Any = torch.cuda.Event
+    begin, end = event(enable_timing=True), event(enable_timing=True)
     begin.record()
     run()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / 1e3
+    return float(begin.elapsed_time(end)) / 1e3
 
 
 def _key(attention: Attention, specialization: Specialization, target: Target, call: Call) -> str:

@@ -55,9 +55,10 @@ def run(
                 call = call.with_buffer(stage.buffer.name, call.scan(stage))
             case Attend(partial=Partial(output, log_sum_exp)):
                 part, statistics = call.attend(stage, block_m, block_n)
-                call = call.with_buffer(output.name, part.float())
+                call = call.with_buffer(output.name, part)
                 call = call.with_buffer(log_sum_exp.name, statistics)
-    return call.attend(plan.attend, block_m, block_n)
+    out, statistics = call.attend(plan.attend, block_m, block_n)
+    return out.to(operands["q"].dtype), statistics
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,12 @@ class _Call:
         sizes = self.base.sizes
         query = self.given["q"]
         shape = sizes["B"], sizes["H"], sizes["Lq"]
-        output = query.new_zeros((*shape, sizes["Dv"]))
+        output = query.new_zeros((*shape, sizes["Dv"]), dtype=torch.float32)
         log_sum_exp = query.new_zeros(shape, dtype=torch.float32)
         for visit in self._visits(stage, block_m, block_n):
             tile = _Tile(self, stage, visit)
             result, statistics = tile.run()
-            output[tile.place] = result.to(output.dtype)
-            log_sum_exp[tile.place] = statistics
+            output[tile.place], log_sum_exp[tile.place] = result, statistics
         return output, log_sum_exp
 
     def _visits(self, stage: Attend, block_m: int, block_n: int) -> Iterator[Visit]:

@@ -73,7 +73,9 @@ def sdpa_masked(
     indices["g"] = indices["h"] // (sizes["H"] // sizes["Hkv"])
     indices["i"] = indices["row"] + sizes["offset"]
     environment = Environment(q.device, indices, sizes, attention.axes, inputs=inputs)
-    mask = evaluate(attention.mask, environment).expand(-1, -1, sizes["Lq"], sizes["Lk"])
+    mask = evaluate(attention.mask, environment)
+    mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
+    mask = mask.expand(-1, -1, sizes["Lq"], sizes["Lk"])
     return lambda: scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
 
 
