@@ -99,7 +99,7 @@ def _has_matrix_unit() -> bool:
     if not sys.platform.startswith("linux") or "amx_bf16" not in _features():
         return False
     # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA), see Documentation/arch/x86/xstate.rst
-    return ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
+    return bool(ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0)
 
 
 @lru_cache

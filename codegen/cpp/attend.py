@@ -17,6 +17,7 @@ from attndsl.codegen.cpp.block_loops import write_block_loops
 from attndsl.codegen.cpp.constants import constant
 from attndsl.codegen.cpp.entry import write_entry
 from attndsl.codegen.cpp.expressions import Expressions, as_mask, as_vector
+from attndsl.codegen.cpp.few import FewQueries, has_few_form
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.normalizers import ElementwiseRows, Rows, SoftmaxRows
@@ -105,20 +106,30 @@ class AttendKernel:
         for dot in range(len(stage.dots)):
             self._expressions.spell(DotResult(dot), self._products.spelled(dot))
         self._rows = self._normalizer_rows()
+        self._few: FewQueries | None = None
+        if has_few_form(stage):
+            partials = self._own_buffer("few_partials", arrays)
+            self._few = FewQueries(
+                plan, stage, specialization, arrays, self._arguments, self._factors, partials
+            )
 
     def emit(self) -> Kernel:
         """The scratch block, the tile function and the entry point."""
         function = f"attend_{self._number}"
-        tile, entry_point = Writer(comment="//"), Writer(comment="//")
+        tile, few, entry_point = (Writer(comment="//") for _ in range(3))
         self._write_tile(tile)
-        write_entry(entry_point, function, self._residue, self._products)
+        if self._few is not None:
+            self._few.write(few)
+        write_entry(
+            entry_point, function, self._residue, self._products, has_few=self._few is not None
+        )
         w = Writer(comment="//")
         # Each of several kernels has a block of arguments and a tile function of its own.
         with nullcontext() if self._alone else w.block(f"namespace part_{self._number} {{", "}"):
             self._arguments.write_struct(w)
             w.blank()
             self._write_scratch(w)
-            for part in (tile, entry_point):
+            for part in (tile, few, entry_point):
                 w.blank()
                 w.line(part.text().rstrip())
         support = (
@@ -128,19 +139,26 @@ class AttendKernel:
             | self._expressions.used_support
             | self._sources.used_support
         )
+        buffers = self._products.buffers
+        if self._few is not None:
+            support |= self._few.support
+            buffers = (*buffers, self._few.buffer)
         entry = Entry(self._number, function, self._arguments.collected)
-        return Kernel(w.text(), entry, frozenset(support), self._products.buffers)
+        return Kernel(w.text(), entry, frozenset(support), buffers)
 
     def _products_of(self, arrays: dict[str, Array], tile: Tile) -> Products:
         shared = self._stage, self._sources, self._expressions, self._factors
         if has_bfloat16_form(self._stage, self._sources, tile):
-            part = "" if self._alone else f"part_{self._number}_"
             turned, finite = (
-                next(name for name in _numbered(part + stem) if name not in arrays)
-                for stem in ("turned_values", "finite_values")
+                self._own_buffer(stem, arrays) for stem in ("turned_values", "finite_values")
             )
             return Bfloat16Products(*shared, turned, finite, tile.block_n)
         return FloatProducts(*shared)
+
+    def _own_buffer(self, stem: str, arrays: dict[str, Array]) -> str:
+        """A name that no input, no buffer and no other kernel of the plan has."""
+        part = "" if self._alone else f"part_{self._number}_"
+        return next(name for name in _numbered(part + stem) if name not in arrays)
 
     def _normalizer_rows(self) -> Rows:
         match self._stage.normalizer:

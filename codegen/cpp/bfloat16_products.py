@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from attndsl.attention import Softmax
 from attndsl.codegen.cpp.expressions import Expressions
 from attndsl.codegen.cpp.products import LOG2_E, Unit, query, reads_callers, scores
 from attndsl.codegen.cpp.query_factor import QueryFactors
@@ -116,6 +117,8 @@ class Bfloat16Products:
         value, size = self.sources.key(self.stage.value), self.sources.size(self.stage.value)
         turned = self.sources.arguments.tensor(self.turned, "int32", written=True)
         finite = self.sources.arguments.tensor(self.finite, "int32", written=True)
+        if not isinstance(self.stage.normalizer, Softmax):
+            w.line("pair_weights(scratch.scores, keys);")
         w.line(f"const int64_t turned = {self._block_number('block')};")
         operands = f"value, {value.stride}"
         accumulate = (

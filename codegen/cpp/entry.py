@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from attndsl.codegen.cpp.few import MOST_QUERIES
 from attndsl.codegen.cpp.products import Products
 from attndsl.codegen.writer import Writer
 
 
-def write_entry(w: Writer, name: str, residue: int | None, products: Products) -> None:
+def write_entry(
+    w: Writer, name: str, residue: int | None, products: Products, *, has_few: bool
+) -> None:
     """`residue` is the modulus where each class of positions is a problem of its own."""
     rows = "static_cast<int64_t>(arguments.Lq)"
     with w.block(f'extern "C" void {name}(const AttendArguments *passed) {{', "}"):
         w.line("const AttendArguments &arguments = *passed;")
+        if has_few:
+            few = f"arguments.Lq <= {MOST_QUERIES}"
+            group = "arguments.H / arguments.Hkv * arguments.Lq <= BLOCK_N"
+            with w.block(f"if ({few} && {group}) {{", "}"):
+                w.line("attend_few(arguments);")
+                w.line("return;")
         products.write_before_tiles(w)
         w.line("const int64_t heads = static_cast<int64_t>(arguments.B) * arguments.H;")
         if residue is None:

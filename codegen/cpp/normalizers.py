@@ -108,12 +108,10 @@ class SoftmaxRows:
             )
             w.line("scratch.highest[column] = highest[column];")
             w.line("total[column] = scratch.total[column] * scratch.factor[column];")
-        with w.block("for (int key = 0; key < keys; ++key) {", "}"):
-            w.line("UNROLL")
-            with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-                w.line("Floats &cell = scratch.scores[key * COLUMNS + column];")
-                w.line(f"cell = {self._power('cell - reference[column]')};")
-                w.line("total[column] += cell;")
+        if self.unit.moves_rarely:
+            w.line(f"exponentiate(scratch.scores, keys, reference, {self.unit.factor}, total);")
+        else:
+            self._write_exponentials(w)
         w.line("UNROLL")
         w.line(
             "for (int column = 0; column < COLUMNS; ++column) "
@@ -121,6 +119,14 @@ class SoftmaxRows:
         )
         if self.unit.moves_rarely:
             w.line("const bool rescaled = any(moved);")
+
+    def _write_exponentials(self, w: Writer) -> None:
+        with w.block("for (int key = 0; key < keys; ++key) {", "}"):
+            w.line("UNROLL")
+            with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+                w.line("Floats &cell = scratch.scores[key * COLUMNS + column];")
+                w.line(f"cell = {self._power('cell - reference[column]')};")
+                w.line("total[column] += cell;")
 
     def write_finish(self, w: Writer, statistics: str | None) -> None:
         sink, value = self.softmax.sink, self.softmax.sink_value

@@ -20,7 +20,8 @@ LOG2_E = "1.44269504f"
 class Unit:
     """How stored scores become powers of two: multiplied by `factor` (None: they are already).
 
-    `moves_rarely`: what the exponentials refer to follows the maximum only when it has to.
+    `moves_rarely`: what the exponentials refer to follows the maximum only when it has to, and
+    `exponentiate` of the products' own support piece makes the weights.
     """
 
     factor: str | None

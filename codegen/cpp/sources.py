@@ -88,12 +88,17 @@ class Sources:
             raise InternalError(f"the plan reads `{source.name}`, which nothing writes")
         return DTYPES[array.element]
 
+    def is_per_query_head(self, source: Source) -> bool:
+        """Whether a source of keys or values has one vector per query head, not per shared head."""
+        array = self.arrays.get(source.name)
+        return array is not None and array.dimensions[1] != Size("Hkv")
+
     def _place(self, source: Source, token: str, head: str) -> Place:
         name, dtype = source.name, self.dtype(source)
         if name in CALLER:
             head = "h" if name == "q" else "g"
         else:
-            head = "g" if self.arrays[name].dimensions[1] == Size("Hkv") else "h"
+            head = "h" if self.is_per_query_head(source) else "g"
         start = constant(source.start, self.specialization)
         if start is None:
             raise InternalError("a slice that starts at a place unknown before the call")

@@ -37,7 +37,7 @@ _PIECES: dict[str, tuple[str, ...]] = {
     "convert": (),
     "tile": (),
     "guard": ("tile",),
-    "bfloat16_tile": ("tile", "transpose", "guard", "convert", "bfloat16"),
+    "bfloat16_tile": ("tile", "transpose", "guard", "convert", "bfloat16", "exp2"),
     "pair_tile": ("transpose", "gather"),
     "keys_as_lanes": ("transpose",),
 }

@@ -119,36 +119,63 @@ static bool turn_values(const Bfloat16 *value, int64_t stride, int keys, int32_t
     return finite;
 }
 
-// Weights rounded to bfloat16, two keys in a word; keys that do not exist weigh nothing.
-INLINE void pair_weights(const Floats *weights, int keys, Words *to) {
+// Two weights of a query in one word, rounded to bfloat16.
+INLINE Floats paired(Floats even, Floats odd) {
     typedef short Halves __attribute__((vector_size(2 * 2 * LANES)));
-    const int pairs = (keys + 31) / 32 * 16;
-    for (int pair = 0; pair < pairs; ++pair) {
+    const Halves rounded = (Halves)__builtin_ia32_cvtne2ps2bf16_v32hi(odd, even);
+    return (Floats)__builtin_shufflevector(rounded, rounded, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
+                                           8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
+// Weights made of scores by `weigh(score, column)` and paired where the scores were, which keeps a tile in the
+// first-level cache. Keys that do not exist weigh nothing.
+template <class Weigh>
+INLINE void pair_in_place(Floats *scores, int keys, Weigh weigh) {
+    for (int pair = 0; pair < keys / 2; ++pair) {
         UNROLL
         for (int column = 0; column < COLUMNS; ++column) {
-            const Floats even = 2 * pair < keys ? weights[2 * pair * COLUMNS + column] : Floats{};
-            const Floats odd = 2 * pair + 1 < keys ? weights[(2 * pair + 1) * COLUMNS + column] : Floats{};
-            const Halves rounded = (Halves)__builtin_ia32_cvtne2ps2bf16_v32hi(odd, even);
-            to[pair * COLUMNS + column] = (Words)__builtin_shufflevector(
-                rounded, rounded, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25,
-                10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            const Floats even = weigh(scores[2 * pair * COLUMNS + column], column);
+            const Floats odd = weigh(scores[(2 * pair + 1) * COLUMNS + column], column);
+            scores[pair * COLUMNS + column] = paired(even, odd);
         }
     }
+    for (int column = 0; column < COLUMNS; ++column) {
+        int pair = keys / 2;
+        if (keys % 2 != 0) {
+            const Floats last = weigh(scores[2 * pair * COLUMNS + column], column);
+            scores[pair++ * COLUMNS + column] = paired(last, Floats{});
+        }
+        for (; pair < (keys + 31) / 32 * 16; ++pair) scores[pair * COLUMNS + column] = Floats{};
+    }
+}
+
+INLINE void pair_weights(Floats *weights, int keys) {
+    pair_in_place(weights, keys, [](Floats weight, int) { return weight; });
+}
+
+// 2^((score - reference) * unit), paired; sums are of the weights before they are rounded.
+INLINE void exponentiate(Floats *scores, int keys, const Floats *reference, float unit, Floats *total) {
+    Floats shift[COLUMNS];
+    UNROLL
+    for (int column = 0; column < COLUMNS; ++column) shift[column] = reference[column] * unit;
+    pair_in_place(scores, keys, [&](Floats score, int column) __attribute__((always_inline)) {
+        const Floats weight = exp2(score * unit - shift[column]);
+        total[column] += weight;
+        return weight;
+    });
 }
 
 // output[d][query] = output[d][query] * factor[query] + sum over keys; `changed` says whether any factor is not 1.
 template <int size>
 static void accumulate_tile(const Bfloat16 *, int64_t, const int32_t *turned, int keys, const Floats *weights,
                             const Floats *factor, bool changed, Floats *output) {
-    static thread_local Words paired[PAIRS * COLUMNS];
-    pair_weights(weights, keys, paired);
     if (changed) {
         for (int d = 0; d < size; ++d) {
             UNROLL
             for (int column = 0; column < COLUMNS; ++column) output[d * COLUMNS + column] *= factor[column];
         }
     }
-    const uint32_t *words = reinterpret_cast<const uint32_t *>(paired);
+    const float *words = reinterpret_cast<const float *>(weights);
     float *sums = reinterpret_cast<float *>(output);
     for (int d = 0; d < size; d += 32) {
         for (int column = 0; column < BLOCK_M; column += 32) {
@@ -172,6 +199,22 @@ static void accumulate_tile(const Bfloat16 *, int64_t, const int32_t *turned, in
             TILE_STORE(3, sums + (d + 16) * BLOCK_M + column + 16, 4 * BLOCK_M);
         }
     }
+}
+
+// The same for a block that holds NaN or infinity: a pair of weight 0 contributes nothing.
+template <int size>
+static void accumulate_guarded(const Bfloat16 *value, int64_t stride, int keys, const Floats *weights,
+                               const Floats *factor, Floats *output) {
+    static thread_local float converted[BLOCK_N * size];
+    static thread_local Floats single[BLOCK_N * COLUMNS];
+    convert_tile<size>(value, stride, keys, converted);
+    for (int key = 0; key < keys; ++key) {
+        for (int column = 0; column < COLUMNS; ++column) {
+            const Words pair = (Words)weights[key / 2 * COLUMNS + column];
+            single[key * COLUMNS + column] = (Floats)(key % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+        }
+    }
+    accumulate_guarded<size>(converted, size, keys, single, factor, output);
 }
 
 // Whether a mask has any lane set.
@@ -224,7 +267,19 @@ INLINE bool any(Ints x) {
     for (int lane = 0; lane < LANES; ++lane) result |= x[lane] != 0;
     return result;
 }
-#endif
+
+INLINE void pair_weights(Floats *, int) {}
+
+INLINE void exponentiate(Floats *scores, int keys, const Floats *reference, float unit, Floats *total) {
+    for (int key = 0; key < keys; ++key) {
+        UNROLL
+        for (int column = 0; column < COLUMNS; ++column) {
+            Floats &cell = scores[key * COLUMNS + column];
+            cell = exp2((cell - reference[column]) * unit);
+            total[column] += cell;
+        }
+    }
+}
 
 // accumulate_tile for a block that holds NaN or infinity: a pair of weight 0 contributes nothing.
 template <int size>
@@ -234,3 +289,4 @@ static void accumulate_guarded(const Bfloat16 *value, int64_t stride, int keys, 
     convert_tile<size>(value, stride, keys, converted);
     accumulate_guarded<size>(converted, size, keys, weights, factor, output);
 }
+#endif
