@@ -20,11 +20,12 @@ BLOCK_M, BLOCK_N = 32, 16
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest absolute errors against the reference, and the largest output."""
+    """The largest absolute errors against the reference, and the largest finite values in it."""
 
     output_error: float
     statistics_error: float
     largest: float
+    largest_statistics: float
 
 
 class Interpreter:
@@ -122,15 +123,18 @@ def run(attention: Any, call: Any, dtype: str, tile: Any = None) -> Comparison:
         offset=call.shape.offset,
         axes=axes or None,
     )
-    statistics_error = 0.0
+    statistics_error = largest_statistics = 0.0
     if expected.log_sum_exp is not None:
         statistics = tensors["log_sum_exp"].double().numpy()
         statistics_error = _difference(statistics, expected.log_sum_exp)
+        finite = expected.log_sum_exp[np.isfinite(expected.log_sum_exp)]
+        largest_statistics = float(np.abs(finite).max(initial=0.0))
     output = tensors["out"].double().numpy()
     return Comparison(
         _difference(output, expected.output),
         statistics_error,
         float(np.abs(expected.output).max(initial=0.0)),
+        largest_statistics,
     )
 
 

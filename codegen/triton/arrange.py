@@ -55,7 +55,7 @@ def arrange(expression: Expression, axes_of: AxesOf) -> Expression:
         match node:
             case Call("float", (operand,)) if operand.type is INT:
                 return _float_of(operand, axes_of)
-            case Call("tanh", (operand,)):
+            case Call("tanh", (operand,), Scalar.FLOAT):
                 # As 2 sigmoid(2x) - 1, so that a factor of the whole merges with the 2.
                 logistic = Call("sigmoid", (times(operand, 2.0, axes_of),), FLOAT)
                 return _sum_of([Product(2.0, (logistic,)), Product(-1.0, ())], axes_of)
