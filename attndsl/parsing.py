@@ -7,11 +7,11 @@ into ours from the leaves up, and nesting is limited by a diagnostic and never b
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from attndsl import lexical
 from attndsl.diagnostics import AttnError, Diagnostic
+from attndsl.parser_table import load_parser
 from attndsl.source import Source
 from attndsl.syntax import Module
 from attndsl.tree_builder import build
@@ -68,7 +68,4 @@ def _parse_item(source: Source, start: int, end: int) -> Module:
 
 @cache
 def _parser() -> Lark:
-    from lark import Lark
-
-    grammar = resources.files("attndsl.grammar").joinpath("attn.lark").read_text("utf-8")
-    return Lark(grammar, parser="lalr", lexer="contextual", keep_all_tokens=True)
+    return load_parser()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
-from attndsl import syntax
+from attndsl import parser_table, syntax
 from attndsl.diagnostics import AttnError
 from attndsl.lexical import MAXIMUM_LENGTH
 from attndsl.module import load_text
@@ -218,3 +219,25 @@ def test_a_text_without_end_is_refused_unread():
 def test_bracket_depth_has_a_limit_that_specs_do_not_meet():
     deep = "(" * 150 + "i" + ")" * 150
     parse(Source(f"attention a {{ mask = {deep} < j }}"))
+
+
+def test_the_parser_table_is_that_of_the_grammar():
+    """After a change to `attn.lark`: `python -m attndsl.parser_table`."""
+    assert parser_table.is_current()
+    text = (Path(__file__).parent / "specs" / "tour.attn").read_text("utf-8")
+    loaded = parser_table.load_parser()
+    built = parser_table.build_parser(
+        (Path(parser_table.__file__).parent / "grammar" / "attn.lark").read_text("utf-8")
+    )
+    assert loaded.parse(text) == built.parse(text)
+
+
+def test_another_table_is_not_used(tmp_path, monkeypatch):
+    grammar = tmp_path / "attn.lark"
+    grammar.write_text('start: "x"')
+    parser_table.write_table(tmp_path / "attn.table")
+    monkeypatch.setattr(parser_table.resources, "files", lambda package: tmp_path)
+    assert not parser_table.is_current()
+    assert parser_table.load_parser().parse("x").data == "start"
+    parser_table.write_table(tmp_path / "attn.table")
+    assert parser_table.is_current()
