@@ -1,7 +1,7 @@
 """The parser's table, built beforehand: it takes longer to build than to parse most specs.
 
 `grammar/attn.table` holds the table that Lark made of `grammar/attn.lark`, behind a line that says
-of which grammar and by which version of Lark. With any other, the parser is built anew, at a cost of
+of which grammar and by which version of Lark. With any other, the parser is built anew, which takes
 some 50 ms. `python -m attndsl.parser_table` writes the file after a change to the grammar.
 """
 
