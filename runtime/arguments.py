@@ -44,14 +44,13 @@ _GREATEST_POSITION = 2**31 - 1
 
 @dataclass(frozen=True)
 class Call:
-    """A checked call. `sizes` holds every run-time size; `operands` the names among `q k v` that
-    are passed; `conversions` the inputs whose dtype is not what kernels read."""
+    """A checked call. `sizes` holds every run-time size; `conversions` the inputs whose dtype is
+    not what kernels read."""
 
     dtype: DType
     device: torch.device
     sizes: Mapping[str, int]
     scale: float
-    operands: tuple[str, ...]
     conversions: tuple[tuple[str, torch.dtype], ...]
 
 
@@ -89,7 +88,6 @@ def check_call(
         device=tensors["q"].device,
         sizes=sizes,
         scale=_scale(scale, sizes["D"]),
-        operands=tuple(tensors),
         conversions=conversions,
     )
 
@@ -158,8 +156,25 @@ def _operand_tensors(attention: Attention, operands: Mapping[str, object]) -> di
                 f"`{name}` must be a torch tensor [{shape}], got {came}",
                 help=_array_help(value),
             )
+        _check_dense(name, value)
         tensors[name] = value
     return tensors
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    """Kernels read memory: sparse layouts and negations that torch has put off are none."""
+    if tensor.layout is not torch.strided:
+        raise _error(
+            "A070",
+            f"`{name}` must be a dense tensor, got {str(tensor.layout).removeprefix('torch.')}",
+            help=f"make it one: `{name}.to_dense()`",
+        )
+    if tensor.is_neg():
+        raise _error(
+            "A070",
+            f"`{name}` is a view whose negation has been put off",
+            help=f"carry it out: `{name}.resolve_neg()`",
+        )
 
 
 def _check_ranks(tensors: Mapping[str, Tensor]) -> None:
@@ -330,6 +345,7 @@ def _check_inputs(
             _check_number(declaration, value)
             conversions.append((name, dtype))
             continue
+        _check_dense(name, value)
         shape = [evaluate_size(dimension, sizes) for dimension in declaration.dimensions]
         if list(value.shape) != shape:
             numbers = f" = {declaration.element}{shape}" if declaration.dimensions else ""

@@ -76,8 +76,8 @@ class Calls:
 def _signature(value: Any) -> tuple[Any, ...]:
     """What decides how a tensor is read, apart from where it lies."""
     try:
-        return value.shape, value.stride(), value.dtype, value.device
-    except AttributeError:
+        return value.shape, value.stride(), value.dtype, value.device, value.is_neg()
+    except (AttributeError, RuntimeError):  # no tensor, or none that lies in memory
         return type(value), value
 
 

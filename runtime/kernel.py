@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,20 @@ if TYPE_CHECKING:
     from attndsl.planner.plan import Plan
     from attndsl.runtime.arguments import Call
     from attndsl.runtime.artifact import Artifact
+    from attndsl.runtime.autotune import TuningResult
     from attndsl.runtime.calls import Calls
     from attndsl.runtime.execution import Execution
+
+
+@dataclass(frozen=True)
+class CostedPlan:
+    """A plan and what one call of it costs; both print."""
+
+    plan: Plan
+    cost: Cost
+
+    def __str__(self) -> str:
+        return f"{self.plan}\n\n{self.cost}"
 
 
 class Kernel:
@@ -120,10 +133,11 @@ class Kernel:
             self._calls = Calls(self.attention, self._execution_for)
         return self._calls(q, k, v, scale, offset, grid, return_lse, named)
 
-    def plan(self, **sizes: int) -> Plan | Cost:
+    def plan(self, **sizes: int) -> Plan | CostedPlan:
         """What will run; it prints as readable text.
 
-        With sizes (`Lq=8192, Lk=8192` and any of `B H Hkv D Dv`) what that costs as well.
+        With sizes (`Lq=8192, Lk=8192` and any of `B H Hkv D Dv`, and `axis.NAME` for axes) what
+        that costs as well.
         """
         from attndsl.runtime.compilation import plan_of
 
@@ -132,7 +146,7 @@ class Kernel:
             return plan
         from attndsl.planner.cost import cost
 
-        return cost(plan, sizes)
+        return CostedPlan(plan, cost(plan, sizes))
 
     def source(
         self,
@@ -174,6 +188,22 @@ class Kernel:
             return_lse=return_lse,
             parameters=self.bind().parameters,
         )
+
+    def tune(self, q: Any, k: Any, v: Any = None, **named: Any) -> TuningResult:
+        """Measure the tiles that could suit such calls, and keep the best for them on disk.
+
+        Takes what a call takes. See `attndsl.runtime.autotune`.
+        """
+        from attndsl.runtime.autotune import tune
+
+        bound = self.bind(
+            **{name: named.pop(name) for name in self._parameter_names & named.keys()}
+        )
+        options = {name: named.pop(name) for name in ("scale", "offset", "grid") if name in named}
+        result = tune(bound.attention, q, k, v, named, **options)
+        # What was prepared for these shapes has the tile of before.
+        bound._calls = None
+        return result
 
     def forget_tables(self) -> None:
         """Build block lists anew at the next call: needed only after a tensor that the mask reads

@@ -90,7 +90,6 @@ def test_sizes_of_a_call() -> None:
         "offset": 32,
     }
     assert call.scale == pytest.approx(32**-0.5)
-    assert call.operands == ("q", "k", "v")
     assert call.conversions == ()
     assert check(ALIBI, slope=torch.ones(8), offset=-5, scale=2).sizes["offset"] == -5
 
@@ -99,7 +98,6 @@ def test_a_value_made_of_keys_need_not_be_passed() -> None:
     given = operands()
     del given["v"]
     assert check(LATENT, given).sizes["Dv"] == 16
-    assert check(LATENT, given).operands == ("q", "k")
     assert refusal(ALIBI, given, slope=torch.ones(8))[0] == "A070"
 
 
@@ -117,6 +115,19 @@ def test_operands_must_be_tensors(value: Any, words: str) -> None:
     assert code == "A070"
     assert message.startswith("`q` must be a torch tensor [B, H, Lq, D]")
     assert words in message
+
+
+def test_tensors_must_lie_in_memory() -> None:
+    sparse = operands()["q"].to_sparse()
+    code, message, help = refusal(SIGMOID, operands() | {"q": sparse})
+    assert (code, message) == ("A070", "`q` must be a dense tensor, got sparse_coo")
+    assert "to_dense" in help
+    negated = torch.zeros(2, 8, 96, 32, dtype=torch.complex64).conj().imag
+    assert negated.is_neg()
+    code, _, help = refusal(SIGMOID, operands() | {"q": negated})
+    assert code == "A070"
+    assert "resolve_neg" in help
+    assert refusal(ALIBI, slope=torch.ones(8).to_sparse())[0] == "A070"
 
 
 def test_a_missing_and_an_unexpected_input_are_both_reported() -> None:

@@ -15,13 +15,11 @@ from attndsl.cli.samples import InputOption
 if TYPE_CHECKING:
     from attndsl.planner.cost import Cost
 
-# Multiplications and additions a second, and bytes a second, of machines that one may think of:
-# dense 16-bit matrix units and memory, as their makers state them (a core of a server for `cpu`).
+# Dense 16-bit operations a second, and bytes a second, as the makers of these GPUs state them.
 MACHINES = {
     "cuda:80": ("A100", 312e12, 2.0e12),
     "cuda:90": ("H100", 989e12, 3.35e12),
     "hip:gfx942": ("MI300X", 1307e12, 5.3e12),
-    "cpu": ("two AVX-512 cores", 0.22e12, 20e9),
 }
 
 
