@@ -29,20 +29,18 @@ def write_entry(
             w.line(f"const int64_t class_rows = ({rows} + {residue - 1}) / {residue};")
             w.line("const int64_t tiles = (class_rows + BLOCK_M - 1) / BLOCK_M;")
             w.line(f"const int64_t tasks = {residue} * tiles * heads;")
-        w.comment("The last tiles see most keys under a causal mask: they start first.")
+        w.comment("Neighbouring tasks share a head, whose keys stay in a cache; its last tiles,")
+        w.comment("which see most keys under a causal mask, come first.")
         w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(arguments.threads)")
         with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
             products.write_task(w)
             w.line("static thread_local AttendScratch scratch;")
-            w.line("const int32_t b = static_cast<int32_t>(task % heads / arguments.H);")
-            w.line("const int32_t h = static_cast<int32_t>(task % arguments.H);")
-            if residue is None:
-                w.line("const int32_t tile = static_cast<int32_t>(tiles - 1 - task / heads);")
-                w.line("attend_tile(arguments, scratch, b, h, tile);")
-            else:
-                w.line(f"const int32_t residue = static_cast<int32_t>(task / heads % {residue});")
-                w.line(
-                    "const int32_t tile = "
-                    f"static_cast<int32_t>(tiles - 1 - task / heads / {residue});"
-                )
-                w.line("attend_tile(arguments, scratch, b, h, tile, residue);")
+            w.line("const int32_t tile = static_cast<int32_t>(tiles - 1 - task % tiles);")
+            classes, passed = "", ""
+            if residue is not None:
+                w.line(f"const int32_t residue = static_cast<int32_t>(task / tiles % {residue});")
+                classes, passed = f" / {residue}", ", residue"
+            w.line(f"const int64_t head = task / tiles{classes};")
+            w.line("const int32_t b = static_cast<int32_t>(head / arguments.H);")
+            w.line("const int32_t h = static_cast<int32_t>(head % arguments.H);")
+            w.line(f"attend_tile(arguments, scratch, b, h, tile{passed});")
