@@ -86,12 +86,12 @@ def tune(
     scale: float | None = None,
     offset: int | None = None,
     grid: Any = None,
-    on_measured: Callable[[int, int, Measurement], None] = lambda done, total, latest: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TuningResult:
     """Measure the candidates on one call of a bound attention, and keep the best.
 
-    `on_measured(done, total, latest)` is told of progress. Raises `AttnError` for arguments that a
-    call would refuse, and where no candidate can run.
+    `on_progress(done, total)` is told of every step: a candidate built, or a round timed. Raises
+    `AttnError` for arguments that a call would refuse, and where no candidate can run.
     """
     import torch
 
@@ -109,6 +109,7 @@ def tune(
     def timer(execution: Execution) -> Callable[[], float]:
         return lambda: _timed(lambda: execution.run(call, q, k, v, inputs), call)
 
+    steps = len(tiles) + _ROUNDS
     problem: AttnError | None = None
     with torch.no_grad():
         for tile in tiles:
@@ -118,15 +119,14 @@ def tune(
             except AttnError as fault:
                 problem = fault
                 measurements[tile] = Measurement(tile, None, fault.diagnostics[0].message)
-                on_measured(len(measurements), len(tiles), measurements[tile])
-                continue
-            runs[tile] = run
-        times = _interleaved(runs)
+            else:
+                runs[tile] = run
+            on_progress(len(measurements) + len(runs), steps)
+        times = _interleaved(runs, lambda number: on_progress(len(tiles) + number, steps))
     from statistics import median
 
     for tile, seconds in times.items():
         measurements[tile] = Measurement(tile, median(seconds))
-        on_measured(len(measurements), len(tiles), measurements[tile])
     if not times:
         assert problem is not None
         raise problem
@@ -163,15 +163,18 @@ def _chosen(ranked: list[Measurement], default: Tile) -> Tile:
     return fastest.tile
 
 
-def _interleaved(runs: Mapping[Tile, Callable[[], float]]) -> dict[Tile, list[float]]:
+def _interleaved(
+    runs: Mapping[Tile, Callable[[], float]], on_round: Callable[[int], None]
+) -> dict[Tile, list[float]]:
     """Times of every run, in rounds, so that all meet the machine in the same moods."""
     times: dict[Tile, list[float]] = {tile: [] for tile in runs}
     spent = dict.fromkeys(runs, 0.0)
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         for tile, run in runs.items():
             if spent[tile] < _SECONDS_PER_TILE or len(times[tile]) < 3:
                 times[tile].append(run())
                 spent[tile] += times[tile][-1]
+        on_round(number + 1)
     return times
 
 

@@ -40,7 +40,6 @@ def tune(
     from attndsl.cli import samples
     from attndsl.cli.output import show_json, table
     from attndsl.runtime.arguments import TORCH_DTYPES
-    from attndsl.runtime.autotune import Measurement
     from attndsl.runtime.autotune import tune as measure
     from attndsl.runtime.compilation import specialize
 
@@ -58,17 +57,17 @@ def tune(
     lengths = {name.removeprefix("axis."): n for name, n in numbers.items() if "axis." in name}
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     console = Console(file=sys.stderr)
     with Progress(*columns, console=console, disable=json or not sys.stderr.isatty()) as progress:
         task = progress.add_task(f"tuning {bound.name}", total=None)
 
-        def measured(done: int, total: int, latest: Measurement) -> None:
+        def advanced(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        result = measure(bound, q, k, v, tensors, grid=lengths or None, on_measured=measured)
+        result = measure(bound, q, k, v, tensors, grid=lengths or None, on_progress=advanced)
     if json:
         show_json(result.as_json())
         return
