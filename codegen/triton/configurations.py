@@ -31,7 +31,7 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
     if widest > 128:
         return _BROAD[gpu.kind]
     table = _FORWARD_NARROW if widest <= _NARROW else _FORWARD_WIDE
-    return (*table[_family(gpu)], *_SMALL[gpu.kind])
+    return tuple(dict.fromkeys((*table[_family(gpu)], *_SMALL[gpu.kind])))
 
 
 def _reads_vectors(score: Expression) -> bool:

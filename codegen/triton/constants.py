@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attndsl.codegen.program import Specialization
 from attndsl.diagnostics import InternalError
-from attndsl.expression import Binary, Call, Expression, Literal, Size, Unary
+from attndsl.expression import Binary, Call, Expression, Literal, Size, Unary, substitute
 
 
 def integer(expression: Expression, specialization: Specialization) -> int:
@@ -29,6 +29,15 @@ def integer(expression: Expression, specialization: Specialization) -> int:
         raise InternalError(f"not known when the kernel is emitted: {node}")
 
     return value(expression)
+
+
+def with_known_sizes(expression: Expression, specialization: Specialization) -> Expression:
+    """The expression with `D` and `Dv` as numbers."""
+    known: dict[Expression, Expression] = {
+        Size("D"): Literal(specialization.head_dim),
+        Size("Dv"): Literal(specialization.value_dim),
+    }
+    return substitute(expression, known)
 
 
 def _combine(operator: str, left: int, right: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attndsl.codegen.triton.attend import define_group
-from attndsl.codegen.triton.constants import integer
+from attndsl.codegen.triton.constants import integer, with_known_sizes
 from attndsl.codegen.triton.coordinates import without_coordinates
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
 from attndsl.codegen.triton.reductions import lane_index, padded
@@ -12,6 +12,7 @@ from attndsl.codegen.triton.tokens import CALLER, tokens
 from attndsl.codegen.triton.values import Binding, Value, infix, spread
 from attndsl.expression import INT, Expression, Index, Operand, Vector, walk
 from attndsl.planner.plan import Prepare, Scan
+from attndsl.planner.simplify import simplify
 
 # Tokens of one program of a preparation, and of one step of a running sum.
 PREPARE_TOKENS = 16
@@ -38,7 +39,7 @@ def write_prepare(kernel: Kernel, stage: Prepare, axes: tuple[str, ...]) -> None
     if stage.side == "query":
         offset = kernel.size("offset")
         kernel.define_lazily(Index("i"), "i", Value(f"{token.text} + {offset}", "m", Binding.SUM))
-    expression = without_coordinates(stage.element, axes)
+    expression = with_known_sizes(without_coordinates(stage.element, axes), kernel.specialization)
     for name in sorted(_operands(expression)):
         on = head.text if name == "q" else kernel.value(Index("g")).text
         source = tokens(kernel, name, on)
@@ -55,7 +56,7 @@ def write_prepare(kernel: Kernel, stage: Prepare, axes: tuple[str, ...]) -> None
     size = integer(stage.element.type.size, kernel.specialization)
     kernel.extents["d"] = str(padded(size))
     lanes = kernel.value(lane_index(kernel, size))
-    value = kernel.arranged(element(expression, lane_index(kernel, size)))
+    value = kernel.arranged(simplify(element(expression, lane_index(kernel, size))))
     value = _filled(value, "md", f"[PREPARE_TOKENS, {padded(size)}]")
     vectors = Value(f"{buffer} + ({first} + {token.text}) * {size}", "m", Binding.SUM)
     kernel.line(f"tl.store({infix('+', Binding.SUM, vectors, lanes).text}, {value.text})")

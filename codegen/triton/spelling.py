@@ -6,6 +6,8 @@ Integer division and remainder floor, as the language says; Triton's truncate, s
 
 from __future__ import annotations
 
+import math
+
 from attndsl.codegen.triton.arrange import times
 from attndsl.codegen.triton.functions import DIRECT, LOG2_E
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
@@ -155,6 +157,11 @@ def _power(kernel: Kernel, expression: Binary) -> Value:
     match base:
         case Literal(value=2) if expression.type is INT:
             return infix("<<", Binding.SHIFT, Value("1"), kernel.value(exponent))
+        case Literal(value=float() as value) if value > 0:
+            exponents = infix(
+                "*", Binding.PRODUCT, kernel.value(exponent), Value(repr(math.log2(value)))
+            )
+            return call("tl.exp2", exponents)
     helper = "integer_power" if expression.type is INT else "power"
     kernel.helpers.add(helper)
     return call(helper, kernel.value(base), kernel.value(exponent))

@@ -60,8 +60,9 @@ def infix(operator: str, binding: Binding, left: Value, right: Value) -> Value:
     """`left operator right`, broadcast over the axes of both. Left-associative."""
     axes = union(left.axes, right.axes)
     left_text = spread(left, axes).at_least(binding)
-    # Comparisons do not chain here, and subtraction and division do not associate.
-    right_text = spread(right, axes).at_least(Binding(binding + 1))
+    # Comparisons do not chain here, and subtraction and division do not associate; `&` and `|` do.
+    tighter = binding if operator in ("&", "|") else Binding(binding + 1)
+    right_text = spread(right, axes).at_least(tighter)
     if binding is Binding.COMPARE:
         left_text = spread(left, axes).at_least(Binding.OR)
     return Value(f"{left_text} {operator} {right_text}", axes, binding)
