@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 # The output, and the log-sum-exp where the program writes it.
 Output = tuple[Tensor, Tensor | None]
+
+
+# A buffer's name, shape and element type.
+_Shape = tuple[str, tuple[int, ...], torch.dtype]
+_SHAPES_KEPT = 512
 
 
 class Launcher(Protocol):
@@ -57,6 +62,27 @@ class CompiledExecution:
     program: Program
     launcher: Launcher
     tables: BlockTables | None
+    # Shapes of the buffers by the call's sizes: working them out costs more than a short kernel.
+    _shapes: dict[tuple[int, ...], tuple[_Shape, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def _buffers(self, sizes: Mapping[str, int]) -> tuple[_Shape, ...]:
+        key = tuple(sizes.values())
+        known = self._shapes.get(key)
+        if known is None:
+            if len(self._shapes) >= _SHAPES_KEPT:
+                self._shapes.clear()
+            known = tuple(
+                (
+                    buffer.name,
+                    tuple(evaluate_size(size, sizes) for size in buffer.dimensions),
+                    ELEMENT_DTYPES[buffer.element],
+                )
+                for buffer in self.program.buffers
+            )
+            self._shapes[key] = known
+        return known
 
     def run(
         self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
@@ -70,10 +96,8 @@ class CompiledExecution:
         rows = sizes["B"], sizes["H"], sizes["Lq"]
         out = torch.empty((*rows, sizes["Dv"]), dtype=q.dtype, device=q.device)
         tensors["out"] = out
-        for buffer in self.program.buffers:
-            shape = [evaluate_size(size, sizes) for size in buffer.dimensions]
-            dtype = ELEMENT_DTYPES[buffer.element]
-            tensors[buffer.name] = torch.empty(shape, dtype=dtype, device=q.device)
+        for name, shape, dtype in self._buffers(sizes):
+            tensors[name] = torch.empty(shape, dtype=dtype, device=q.device)
         statistics = None
         if self.program.specialization.log_sum_exp:
             statistics = torch.empty(rows, dtype=torch.float32, device=q.device)

@@ -150,7 +150,6 @@ class FewQueries:
             for dot, product in enumerate(self._stage.dots):
                 size = self._sources.size(product.query)
                 w.line(f"alignas(64) float queries_{dot}[BLOCK_N * {size}];")
-                w.line(f"Floats keys_{dot}[{size} * COLUMNS];")
             for dot in range(max(1, len(self._stage.dots))):
                 w.line(f"Floats scores_{dot}[BLOCK_N * COLUMNS];")
             for name, source in self._stage.vectors:
@@ -245,12 +244,8 @@ class FewQueries:
             for dot, product in enumerate(self._stage.dots):
                 place, size = self._sources.key(product.key), self._sources.size(product.key)
                 w.line(
-                    f"load_columns<{size}>({place.pointer}, {place.stride}, keys, 1.0f, "
-                    f"scratch.keys_{dot}, COLUMNS);"
-                )
-                w.line(
-                    f"dot_tile<{size}>(scratch.queries_{dot}, {size}, count, scratch.keys_{dot}, "
-                    f"scratch.scores_{dot}, scratch.queries_{dot}, {size}, 0);"
+                    f"dot_keys<{size}>({place.pointer}, {place.stride}, keys, "
+                    f"scratch.queries_{dot}, count, scratch.scores_{dot});"
                 )
             for name, source in self._stage.vectors:
                 if name != "q":

@@ -4,7 +4,7 @@ struct Bfloat16 {
 
 INLINE Floats load(const Bfloat16 *from) {
     const Shorts bits = *reinterpret_cast<const UnalignedShorts *>(from);
-    return (Floats)(__builtin_convertvector(bits, Words) << 16);
+    return (Floats)(widen(bits) << 16);
 }
 
 INLINE float to_float(Bfloat16 x) {

@@ -3,7 +3,8 @@ struct Half {
 };
 
 INLINE Floats load(const Half *from) {
-    const Words bits = __builtin_convertvector(*reinterpret_cast<const UnalignedShorts *>(from), Words);
+    const Shorts halves = *reinterpret_cast<const UnalignedShorts *>(from);
+    const Words bits = widen(halves);
     // Exponent and mantissa move to their places; the multiplication by 2^112 sets the exponent's bias.
     const Floats magnitude = (Floats)((bits & 0x7fff) << 13) * 0x1p112f;
     const Words special = magnitude >= 65536.0f ? Words{} + 0x7f800000u : Words{};
