@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from attndsl.expression import Expression
+from attndsl.expression import INT, Expression
 from attndsl.planner.plan import Buffer
 
 
@@ -81,7 +81,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Program:
-    """One emitted source file. `buffers` are allocated by the caller, in fp32 or int32."""
+    """One emitted source file. `buffers` are allocated by the caller, as `buffer_dtype` says."""
 
     target: str
     text: str
@@ -89,3 +89,12 @@ class Program:
     buffers: tuple[Buffer, ...]
     specialization: Specialization
     tile: Tile
+
+    def buffer_dtype(self, buffer: Buffer) -> str:
+        """The element type in which kernels keep a buffer: vectors that only matrix products read
+        may be as narrow as q, k and v."""
+        for entry in self.entries:
+            for argument in entry.arguments:
+                if argument.kind is ArgumentKind.TENSOR and argument.name == buffer.name:
+                    return argument.dtype
+        return "int32" if buffer.element is INT else "fp32"

@@ -31,6 +31,12 @@ DTYPES: dict[torch.dtype, DType] = {
 TORCH_DTYPES = {dtype: torch_dtype for torch_dtype, dtype in DTYPES.items()}
 
 # What kernels read each element type as.
+BUFFER_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int32": torch.int32,
+}
 ELEMENT_DTYPES = {Scalar.BOOL: torch.bool, Scalar.INT: torch.int32, Scalar.FLOAT: torch.float32}
 
 _OPERAND_SHAPES = {

@@ -14,7 +14,7 @@ from attndsl.diagnostics import error
 from attndsl.evaluate import evaluate_size
 from attndsl.planner.block_map import Table
 from attndsl.planner.plan import Plan
-from attndsl.runtime.arguments import ELEMENT_DTYPES, Call, converted
+from attndsl.runtime.arguments import BUFFER_DTYPES, Call, converted
 
 if TYPE_CHECKING:
     from attndsl.runtime.block_tables import BlockTables
@@ -77,7 +77,7 @@ class CompiledExecution:
                 (
                     buffer.name,
                     tuple(evaluate_size(size, sizes) for size in buffer.dimensions),
-                    ELEMENT_DTYPES[buffer.element],
+                    BUFFER_DTYPES[self.program.buffer_dtype(buffer)],
                 )
                 for buffer in self.program.buffers
             )

@@ -71,6 +71,7 @@ def run(attention: Any, call: Any, dtype: str, tile: Any = None) -> Comparison:
     from attndsl.planner.block_map import Table
     from attndsl.planner.table import build_table
     from attndsl.runtime import triton as runtime
+    from attndsl.runtime.arguments import BUFFER_DTYPES
 
     torch_type = {"fp32": torch.float32, "fp16": torch.float16}[dtype]
     operands = {
@@ -99,7 +100,8 @@ def run(attention: Any, call: Any, dtype: str, tile: Any = None) -> Comparison:
         rounded[declared.name] = tensors[declared.name].numpy()
     for buffer in program.buffers:
         shape = [evaluate_size(size, sizes) for size in buffer.dimensions]
-        tensors[buffer.name] = torch.full(shape, -77, dtype=element[buffer.element])
+        dtype_there = BUFFER_DTYPES[program.buffer_dtype(buffer)]
+        tensors[buffer.name] = torch.full(shape, -77, dtype=dtype_there)
     tensors["out"] = torch.full(
         (batch, heads, queries, sizes["Dv"]), float("nan"), dtype=torch_type
     )

@@ -23,7 +23,18 @@ from attndsl.codegen.triton.spelling import spell
 from attndsl.codegen.triton.targets import parse_target
 from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import error
-from attndsl.expression import INT, Binary, Expression, Literal, Size
+from attndsl.expression import (
+    BOOL,
+    FLOAT,
+    INT,
+    Binary,
+    Expression,
+    Literal,
+    Node,
+    Read,
+    Size,
+    walk,
+)
 from attndsl.planner.plan import Attend, Buffer, Partial, Plan, Prepare, Scan, Stage
 from attndsl.printing import text
 
@@ -35,6 +46,7 @@ _SHAPES = {
     "out": "[B, H, Lq, Dv]",
     "log_sum_exp": "[B, H, Lq]",
 }
+_DTYPES = {BOOL: "bool", INT: "int32", FLOAT: "fp32"}
 _LONGEST_COMMENT = 60  # lines of a spec that are quoted
 
 
@@ -66,13 +78,21 @@ class _Emitter:
         self.helpers: set[str] = set()
         self.functions = Names(frozenset({*HELPERS, *_CONSTANTS}))
         self.buffers = plan.buffers
+        narrow = _only_multiplied(plan)
         self.arrays = {
             **{
-                one.name: Array(one.name, one.element, one.dimensions)
+                one.name: Array(one.name, one.element, one.dimensions, _DTYPES[one.element])
                 for one in plan.attention.inputs
             },
             **{
-                one.name: Array(one.name, one.element, one.dimensions, True) for one in self.buffers
+                one.name: Array(
+                    one.name,
+                    one.element,
+                    one.dimensions,
+                    specialization.dtype.value if one.name in narrow else _DTYPES[one.element],
+                    True,
+                )
+                for one in self.buffers
             },
         }
 
@@ -176,6 +196,25 @@ class _Emitter:
                 return (_product(*dimensions[:-1]),)
 
 
+def _only_multiplied(plan: Plan) -> frozenset[str]:
+    """The prepared vectors that only matrix products read, and so in the type of q, k and v."""
+    multiplied, read = set(), set()
+    for stage in plan.attends:
+        multiplied |= {source.name for dot in stage.dots for source in (dot.query, dot.key)}
+        multiplied.add(stage.value.name)
+        read |= {source.name for _, source in stage.vectors}
+        expressions = [stage.score, stage.mask]
+        match stage.normalizer:
+            case Softmax(sink, value):
+                expressions += [one for one in (sink, value) if one is not None]
+            case Elementwise(weight, divisor):
+                expressions += [weight, *([divisor] if isinstance(divisor, Node) else [])]
+        nodes = (node for expression in expressions for node in walk(expression))
+        read |= {node.name for node in nodes if isinstance(node, Read)}
+    prepared = {stage.buffer.name for stage in plan.stages if isinstance(stage, Prepare)}
+    return frozenset(prepared & (multiplied - read))
+
+
 def _blocks(length: Expression, block: int) -> Expression:
     """`length / block`, rounded up."""
     if block == 1:
@@ -200,7 +239,7 @@ def _describe(stage: Stage) -> str:
                 if len(buffer.dimensions) > 3
                 else "[B, heads, tokens]"
             )
-            return f"Per {side}: what is scored in its place, {shape}, fp32."
+            return f"Per {side}: what is scored in its place, {shape}."
         case Scan():
             return "Running sums along the last dimension, fp32."
         case Attend(normalizer=Elementwise()):

@@ -50,11 +50,15 @@ Facts = Callable[[Expression], tuple[str, int]]
 
 @dataclass(frozen=True)
 class Array:
-    """An input or a buffer that expressions read. Buffers are contiguous."""
+    """An input or a buffer that expressions read. Buffers are contiguous.
+
+    `dtype` is how it lies in memory; a bool is a byte.
+    """
 
     name: str
     element: Scalar
     dimensions: tuple[Expression, ...]
+    dtype: str
     is_buffer: bool = False
 
 

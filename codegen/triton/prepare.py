@@ -8,7 +8,7 @@ from attndsl.codegen.triton.coordinates import without_coordinates
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
 from attndsl.codegen.triton.reductions import lane_index, padded
 from attndsl.codegen.triton.scalarize import element
-from attndsl.codegen.triton.tokens import CALLER, tokens
+from attndsl.codegen.triton.tokens import CALLER, TRITON_TYPES, tokens
 from attndsl.codegen.triton.values import Binding, Value, infix, spread
 from attndsl.expression import INT, Expression, Index, Operand, Vector, walk
 from attndsl.planner.plan import Prepare, Scan
@@ -42,12 +42,13 @@ def write_prepare(kernel: Kernel, stage: Prepare, axes: tuple[str, ...]) -> None
     expression = with_known_sizes(without_coordinates(stage.element, axes), kernel.specialization)
     for name in sorted(_operands(expression)):
         on = head.text if name == "q" else kernel.value(Index("g")).text
-        source = tokens(kernel, name, on)
+        source = tokens(kernel, name, on, in_tiles=False)
         rows = f"{source.base} + {token.text} * {source.stride}"
         kernel.define_lazily(pointer_to(name), f"{name}_rows", Value(rows, "m", Binding.SUM))
     number = f"tl.cast(b * {heads} + {head.text}, tl.int64) * {length}"
     first = kernel.assign("first", Value(number)).text
-    buffer = kernel.tensor(stage.buffer.name, "fp32")
+    dtype = kernel.arrays[stage.buffer.name].dtype
+    buffer = kernel.tensor(stage.buffer.name, dtype)
     at = Value(f"{buffer} + ({first} + {token.text})", "m", Binding.SUM)
     if not isinstance(stage.element.type, Vector):
         value = _filled(kernel.arranged(expression), "m", "[PREPARE_TOKENS]")
@@ -59,7 +60,10 @@ def write_prepare(kernel: Kernel, stage: Prepare, axes: tuple[str, ...]) -> None
     value = kernel.arranged(simplify(element(expression, lane_index(kernel, size))))
     value = _filled(value, "md", f"[PREPARE_TOKENS, {padded(size)}]")
     vectors = Value(f"{buffer} + ({first} + {token.text}) * {size}", "m", Binding.SUM)
-    kernel.line(f"tl.store({infix('+', Binding.SUM, vectors, lanes).text}, {value.text})")
+    stored = value.text
+    if dtype != "fp32":
+        stored = f"{value.atom}.to({TRITON_TYPES[kernel.specialization.dtype]})"
+    kernel.line(f"tl.store({infix('+', Binding.SUM, vectors, lanes).text}, {stored})")
 
 
 def _filled(value: Value, axes: str, shape: str) -> Value:

@@ -34,8 +34,7 @@ def read(kernel: Kernel, node: Read) -> Value:
     array = kernel.arrays[node.name]
     if not isinstance(node.type, Scalar) or len(node.indices) != len(array.dimensions):
         raise InternalError(f"`{node.name}` is read as a whole where one element is needed")
-    dtype = {BOOL: "bool", INT: "int32"}.get(array.element, "fp32")
-    pointer = Value(kernel.tensor(array.name, dtype))
+    pointer = Value(kernel.tensor(array.name, array.dtype))
     reached = 0
     for depth, offset in _offsets(kernel, array, node.indices):
         if depth > reached and pointer.binding is not Binding.ATOM:

@@ -52,12 +52,13 @@ class Tokens:
     """The tokens of one (batch, head) of `q`, `k`, `v` or a prepared buffer.
 
     `base` names the pointer to the first token, `stride` is the distance of tokens in elements
-    (64 bits, or a literal for a buffer), `local_stride` the same in 32 bits.
+    (64 bits, or a literal for a buffer), `local_stride` the same in 32 bits, `dtype` their type.
     """
 
     base: str
     stride: str
     local_stride: str
+    dtype: str
     is_buffer: bool
 
     def tile_pointer(self, first: str) -> str:
@@ -67,10 +68,16 @@ class Tokens:
         return f"{self.base} + {first} * {self.stride}"
 
 
-def tokens(kernel: Kernel, name: str, head: str, first: str = "", step: int = 1) -> Tokens:
-    """Addresses of every `step`-th token of a source, from `first` on; written where asked for."""
+def tokens(
+    kernel: Kernel, name: str, head: str, first: str = "", step: int = 1, *, in_tiles: bool = True
+) -> Tokens:
+    """Addresses of every `step`-th token of a source, from `first` on; written where asked for.
+
+    Without `in_tiles` there is no 32-bit stride, for kernels that take tokens one by one.
+    """
+    dtype = kernel.specialization.dtype.value
     if name in CALLER:
-        pointer = kernel.tensor(name, kernel.specialization.dtype.value)
+        pointer = kernel.tensor(name, dtype)
         batch, per_head = kernel.stride(name, 0), kernel.stride(name, 1)
         start = f"{pointer} + b * {batch} + {head} * {per_head}"
         stride = kernel.stride(name, 2)
@@ -78,10 +85,13 @@ def tokens(kernel: Kernel, name: str, head: str, first: str = "", step: int = 1)
             start += f" + {first} * {stride}"
         if step != 1:
             stride = kernel.assign(f"{name}_step", Value(f"{stride} * {step}")).text
-        local = kernel.assign(f"{name}_row", Value(f"{stride}.to(tl.int32)")).text
+        local = stride
+        if in_tiles:
+            local = kernel.assign(f"{name}_row", Value(f"{stride}.to(tl.int32)")).text
     else:
         array = kernel.arrays[name]
-        pointer = kernel.tensor(name, "fp32")
+        dtype = array.dtype
+        pointer = kernel.tensor(name, array.dtype)
         heads, length = (kernel.value(size).atom for size in array.dimensions[1:3])
         width = 1
         if len(array.dimensions) > 3:
@@ -91,7 +101,7 @@ def tokens(kernel: Kernel, name: str, head: str, first: str = "", step: int = 1)
             start += f" + {first} * {width}"
         stride = local = str(width * step)
     base = kernel.assign(f"{name}_head", Value(start)).text
-    return Tokens(base, stride, local, name not in CALLER)
+    return Tokens(base, stride, local, dtype, name not in CALLER)
 
 
 def head_of(kernel: Kernel, name: str, key_side: bool) -> str:
@@ -115,7 +125,7 @@ def load(
         mask = f", mask=({exists})[None, :], other=0.0"
     text = f"tl.load({address}{mask})"
     dtype = kernel.specialization.dtype
-    if source.is_buffer and dtype is not DType.FLOAT32:
+    if source.dtype != dtype.value:
         text += f".to({TRITON_TYPES[dtype]})"
     return kernel.assign(wanted, Value(text))
 
