@@ -33,6 +33,7 @@ def write_entry(
         w.comment("which see most keys under a causal mask, come first.")
         w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(arguments.threads)")
         with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
+            w.line("const FlushDenormals flush;")
             products.write_task(w)
             w.line("static thread_local AttendScratch scratch;")
             w.line("const int32_t tile = static_cast<int32_t>(tiles - 1 - task % tiles);")

@@ -389,6 +389,7 @@ class FewQueries:
             )
             w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(arguments.threads)")
             with w.block("for (int64_t task = 0; task < problems * parts; ++task) {", "}"):
+                w.line("const FlushDenormals flush;")
                 w.line("static thread_local FewScratch scratch;")
                 w.line("const int32_t b = static_cast<int32_t>(task / parts / groups);")
                 w.line("const int32_t h = static_cast<int32_t>(task / parts % groups) * heads;")
