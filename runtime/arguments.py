@@ -21,6 +21,7 @@ from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.evaluate import evaluate_size
 from attndsl.expression import BOOL, INT, Expression, Operand, Scalar, Size, Vector, walk
 from attndsl.printing import text
+from attndsl.runtime.slices import check_slices
 from attndsl.source import Span
 
 DTYPES: dict[torch.dtype, DType] = {
@@ -88,6 +89,7 @@ def check_call(
             f"`{attention.name}` has no log-sum-exp: its normalisation is not a softmax",
             help="call it without `return_lse`",
         )
+    check_slices(attention, sizes)
     conversions = _check_inputs(attention, inputs, sizes, tensors["q"].device)
     return Call(
         dtype=dtype,
@@ -241,10 +243,10 @@ def _operand_sizes(attention: Attention, tensors: Mapping[str, Tensor]) -> dict[
         for axis, name in enumerate(("B", "Hkv", "Lk")):
             _expect(value, "v", axis, sizes[name], name, "k")
         sizes["Dv"] = value.shape[3]
-    else:
-        prepared = dict(attention.prepared)["v"].type
-        assert isinstance(prepared, Vector)
-        sizes["Dv"] = evaluate_size(prepared.size, sizes)
+    for name, prepared in attention.prepared:
+        if name == "v" and isinstance(prepared.type, Vector):
+            # What the caller gives as `v`, if anything, is not what is weighted.
+            sizes["Dv"] = evaluate_size(prepared.type.size, sizes)
     for name in ("D", "Dv"):
         if sizes[name] == 0:
             raise _error("A073", f"the head dimension `{name}` is 0")

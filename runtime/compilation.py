@@ -54,6 +54,10 @@ def emit(
     tile: Tile | None = None,
 ) -> tuple[Plan, Program]:
     """The plan and the emitted program. Raises `AttnError` A08x for what the target cannot do."""
+    from attndsl.runtime.slices import check_slices
+
+    dims = {"D": specialization.head_dim, "Dv": specialization.value_dim}
+    check_slices(attention, dims)
     plan = plan_of(attention)
     if target.language == "cpp":
         from attndsl.codegen import cpp

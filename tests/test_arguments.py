@@ -98,6 +98,7 @@ def test_a_value_made_of_keys_need_not_be_passed() -> None:
     given = operands()
     del given["v"]
     assert check(LATENT, given).sizes["Dv"] == 16
+    assert check(LATENT, operands()).sizes["Dv"] == 16
     assert refusal(ALIBI, given, slope=torch.ones(8))[0] == "A070"
 
 
@@ -170,6 +171,22 @@ def test_operands_agree_in_shape(name: str, shape: tuple[int, ...], words: str) 
 def test_a_head_dimension_of_nothing() -> None:
     given = {name: torch.zeros(1, 1, 4, 0) for name in "qkv"}
     assert refusal(SIGMOID, given)[:2] == ("A073", "the head dimension `D` is 0")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("score = dot(q[0:48], k[0:48])", "`q[0:48]` is [0:48] of a vector of 32 elements"),
+        ("score = dot(q[D - 40:D], k[D - 40:D])", "is [-8:32] of a vector of 32"),
+        ("score = dot(q, k) * q[32]", "`q[32]` is [32] of a vector of 32 elements"),
+        ("v = k[16:64]", "`k[16:64]` is [16:64] of a vector of 32 elements"),
+        ("q = rotate_half(q[0:5])", "takes vectors of even size, and this one has 5"),
+    ],
+)
+def test_slices_lie_in_their_vectors(body: str, words: str) -> None:
+    code, message, _ = refusal(f"attention sliced {{ {body} }}")
+    assert code == "A073"
+    assert words in message
 
 
 def test_heads_must_group() -> None:
