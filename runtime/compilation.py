@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from attndsl.attention import Attention
 from attndsl.codegen.program import DType, Program, Specialization, Tile
 from attndsl.diagnostics import AttnError, error
+from attndsl.evaluate import evaluate_size
+from attndsl.expression import Vector
 from attndsl.planner.plan import Plan
 from attndsl.runtime.targets import Target
 
@@ -35,7 +37,8 @@ def specialize(
     *,
     return_lse: bool = False,
 ) -> Specialization:
-    """What one binary is compiled for. `value_dim` is `head_dim` where it is None.
+    """What one binary is compiled for. `value_dim` is `head_dim` where it is None, and what the
+    spec says where it makes the values itself.
 
     Raises `AttnError` A074 for a dtype that kernels do not have.
     """
@@ -44,6 +47,10 @@ def specialize(
         if dtype not in names:
             raise error("A074", f"unknown dtype `{dtype}`", help=f"it is one of {', '.join(names)}")
         dtype = names[dtype]
+    values = dict(attention.prepared).get("v")
+    if values is not None and isinstance(values.type, Vector):
+        sizes = {"D": head_dim, "Dv": value_dim or head_dim}
+        value_dim = evaluate_size(values.type.size, sizes)
     return Specialization(dtype, head_dim, value_dim or head_dim, return_lse)
 
 

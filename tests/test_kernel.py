@@ -295,6 +295,18 @@ def test_the_decorator_makes_the_same_kernel(module: attndsl.Module) -> None:
     close(window(q, k, v, width=5), exact(module.window(width=5), q, k, v).output)
 
 
+def test_values_made_of_keys_have_the_size_that_the_spec_says() -> None:
+    text = "attention latent(width: int = 16 where width > 0) { v = k[0:width] mask = causal }"
+    kernel = attndsl.parse(text).latent
+    q, k, v = operands()
+    close(kernel(q, k), exact(kernel, q, k, None).output)
+    assert kernel(q, k, v).shape[-1] == 16
+    assert "Dv = 8" in kernel(width=8).source("cpp", head_dim=32)
+    for head_dim in (8, 15):
+        with pytest.raises(AttnError, match="A073"):
+            kernel.source("cpp", head_dim=head_dim)
+
+
 def test_plans_are_made_once(module: attndsl.Module) -> None:
     attention = module.window(width=8).attention
     assert compilation.plan_of(attention) is compilation.plan_of(attention)
