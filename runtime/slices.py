@@ -1,4 +1,4 @@
-"""Slices and elements of vectors, checked once sizes are known, lest a kernel read past the end."""
+"""Sizes of vectors, checked once they are known, lest a kernel read past the end of one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,27 @@ from collections.abc import Iterator, Mapping
 from attndsl.attention import Attention, Elementwise, GroupedSoftmax, Softmax
 from attndsl.diagnostics import error
 from attndsl.evaluate import evaluate_size
-from attndsl.expression import Call, Element, Expression, Size, Slice, Vector, walk
+from attndsl.expression import (
+    Binary,
+    Call,
+    Element,
+    Expression,
+    Matrix,
+    Select,
+    Size,
+    Slice,
+    Vector,
+    walk,
+)
 from attndsl.printing import text
 
 _OF_HALVES = ("rotate_half", "rotate_pairs")
+_OF_ONE_SIZE = ("dot", "min", "max")
 
 
 def check_slices(attention: Attention, sizes: Mapping[str, int]) -> None:
-    """Raises `AttnError` A073 for a slice or an element that its vector does not have.
+    """Raises `AttnError` A073 for a slice or an element that its vector does not have, and for
+    vectors of different sizes that go element by element.
 
     What depends on sizes that are not given is left to a later check.
     """
@@ -27,6 +40,35 @@ def check_slices(attention: Attention, sizes: Mapping[str, int]) -> None:
                     _check(node, vector, index, None, sizes)
                 case Call(function=function) if function in _OF_HALVES:
                     _check_even(node, sizes)
+                case Binary(left=left, right=right):
+                    _check_equal(node, node.operator, (left, right), sizes)
+                case Select(then=then, otherwise=otherwise):
+                    _check_equal(node, "if", (then, otherwise), sizes)
+                case Call(function=function, arguments=arguments) if function in _OF_ONE_SIZE:
+                    _check_equal(node, function, arguments, sizes)
+
+
+def _check_equal(
+    node: Expression, operation: str, operands: tuple[Expression, ...], sizes: Mapping[str, int]
+) -> None:
+    """Vectors that go element by element, or a matrix's rows that are multiplied by a vector."""
+    lengths = []
+    for operand in operands:
+        match operand.type:
+            case Vector(size=size) | Matrix(columns=size):
+                length = _value(size, sizes)
+                if length is None:
+                    return
+                lengths.append(length)
+    if len(set(lengths)) > 1:
+        listed = " and ".join(map(str, lengths))
+        raise error(
+            "A073",
+            f"`{operation}` takes vectors of one size, and these have {listed} elements",
+            node.span,
+            label="with the head dimensions of this call",
+            help="pass tensors with other head dimensions, or bind other parameters",
+        )
 
 
 def _check(
