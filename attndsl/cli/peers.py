@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attndsl.attention import Attention, Softmax
 from attndsl.diagnostics import InternalError
 from attndsl.expression import (
-    FLOAT,
     Binary,
     Call,
     Coordinate,
@@ -29,8 +31,23 @@ from attndsl.expression import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TORCH_NAMES = {"min": "minimum", "max": "maximum", "softplus": "nn.functional.softplus"}
-_OPERATORS = {"and": "&", "or": "|"}
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "**": operator.pow,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "and": operator.and_,
+    "or": operator.or_,
+}
 _LARGEST_MASK = 1 << 28  # pairs of a dense mask
 
 
@@ -90,7 +107,7 @@ def flex(
 ) -> Callable[[], Tensor] | None:
     """Compiled FlexAttention, or None where it cannot say the same.
 
-    Its functions are written from the spec's own formulas; the block mask is made beforehand, as
+    Its functions are composed from the spec's own formulas; the block mask is made beforehand, as
     its documentation advises.
     """
     import torch
@@ -98,20 +115,26 @@ def flex(
 
     if not _is_plain_softmax(attention):
         return None
-    # With a scale of 1 the score that FlexAttention hands over is the dot product itself.
-    writer = _Writer(attention, sizes, scale)
-    score, mask = writer.write(attention.score), writer.write(attention.mask)
-    if score is None or mask is None:
+    if not (_is_expressible(attention.score) and _is_expressible(attention.mask)):
         return None
-    namespace: dict[str, Any] = {"torch": torch, **{f"_{n}": t for n, t in inputs.items()}}
-    group = sizes["H"] // sizes["Hkv"]
-    head = f"    i, g = row + {sizes['offset']}, h // {group}\n"
-    exec(f"def mask_mod(b, h, row, j):\n{head}    return (j >= 0) & {mask}\n", namespace)
-    exec(f"def score_mod(score, b, h, row, j):\n{head}    return {score}\n", namespace)
+    formulas = _Formulas(attention, inputs, sizes, scale)
+    score, mask = formulas.build(attention.score), formulas.build(attention.mask)
+    offset, group = sizes["offset"], sizes["H"] // sizes["Hkv"]
+
+    def mask_mod(b: Tensor, h: Tensor, row: Tensor, j: Tensor) -> Any:
+        found = mask({"b": b, "h": h, "row": row, "j": j, "i": row + offset, "g": h // group})
+        # A mask that does not depend on the pair has to become a tensor.
+        return (j >= 0) & found
+
+    # With a scale of 1 the score that FlexAttention hands over is the dot product itself.
+    def score_mod(dot: Tensor, b: Tensor, h: Tensor, row: Tensor, j: Tensor) -> Any:
+        indices = {"b": b, "h": h, "row": row, "j": j, "i": row + offset, "g": h // group}
+        return score({**indices, "dot": dot})
+
     batches = sizes["B"] if _varies(attention.mask, "b") else None
     heads = sizes["H"] if _varies(attention.mask, "hg") else None
     block_mask = create_block_mask(
-        namespace["mask_mod"], batches, heads, sizes["Lq"], sizes["Lk"], device=str(q.device)
+        mask_mod, batches, heads, sizes["Lq"], sizes["Lk"], device=str(q.device)
     )
     compiled = torch.compile(flex_attention, dynamic=False)
     grouped = q.shape[1] != k.shape[1]
@@ -119,7 +142,7 @@ def flex(
         q,
         k,
         v,
-        score_mod=namespace["score_mod"],
+        score_mod=score_mod,
         block_mask=block_mask,
         scale=1.0,
         enable_gqa=grouped,
@@ -148,60 +171,88 @@ def _varies(expression: Expression, names: str) -> bool:
     return not index_names(expression).isdisjoint(names)
 
 
-class _Writer:
-    """Formulas as Python over torch tensors; None for what FlexAttention has no word for."""
+_Formula = Callable[[Mapping[str, Any]], Any]
 
-    def __init__(self, attention: Attention, sizes: Mapping[str, int], scale: float):
-        self._attention, self._sizes, self._scale = attention, sizes, scale
 
-    def write(self, expression: Expression) -> str | None:
-        return self._text(expression) if _is_expressible(expression) else None
+class _Formulas:
+    """Expressions as functions from index values to torch tensors, one closure a node.
 
-    def _text(self, node: Expression) -> str:
+    Closures are what `torch.compile` follows; no text of the spec becomes code.
+    """
+
+    def __init__(
+        self,
+        attention: Attention,
+        inputs: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scale: float,
+    ):
+        self._axes, self._inputs = attention.axes, inputs
+        self._sizes, self._scale = sizes, scale
+
+    def build(self, node: Expression) -> _Formula:
+        import torch
+
         if _is_dot(node):
-            return "score"
+            return lambda at: at["dot"]
         match node:
             case Literal(value=value):
-                return repr(value)
+                return lambda at: value
             case Index(name=name):
-                return name
+                return lambda at: at[name]
             case Coordinate(position=position, axis=axis):
                 return self._coordinate(position, axis)
             case Size(name=name):
-                return str(self._sizes[name])
+                size = self._sizes[name]
+                return lambda at: size
             case Scale():
-                return repr(self._scale)
+                scale = self._scale
+                return lambda at: scale
             case Read(name=name, indices=indices):
-                return f"_{name}[{', '.join(map(self._text, indices)) or '...'}]"
-            case Unary(operator=operator, operand=operand):
-                return f"({'~' if operator == 'not' else '-'}{self._text(operand)})"
-            case Binary(operator=operator, left=left, right=right):
-                sign = _OPERATORS.get(operator, operator)
-                return f"({self._text(left)} {sign} {self._text(right)})"
-            case Select(condition=condition, then=then, otherwise=otherwise):
-                parts = ", ".join(map(self._text, (condition, then, otherwise)))
-                return f"torch.where({parts})"
-            case Call(function="float" | "int", arguments=(argument,)):
-                return f"(1{'.0' if node.type == FLOAT else ''} * {self._text(argument)})"
-            case Call(function=function, arguments=arguments):
-                texts = [self._text(argument) for argument in arguments]
-                if function in ("min", "max"):
-                    texts = [f"torch.as_tensor({text})" for text in texts]
-                joined = texts[0]
-                for text in texts[1:]:
-                    joined = f"torch.{_TORCH_NAMES.get(function, function)}({joined}, {text})"
-                if len(texts) > 1:
-                    return joined
-                return f"torch.{_TORCH_NAMES.get(function, function)}(torch.as_tensor({joined}))"
+                tensor, places = self._inputs[name], [self.build(index) for index in indices]
+                return lambda at: tensor[tuple(place(at) for place in places)]
+        operands = [self.build(child) for child in children(node)]
+        match node:
+            case Unary(operator="not"):
+                return lambda at: torch.logical_not(torch.as_tensor(operands[0](at)))
+            case Unary():
+                return lambda at: -operands[0](at)
+            case Binary(operator=sign):
+                apply = _OPERATORS[sign]
+                return lambda at: apply(operands[0](at), operands[1](at))
+            case Select():
+                return lambda at: torch.where(*(operand(at) for operand in operands))
+            case Call(function="float"):
+                return lambda at: 1.0 * operands[0](at)
+            case Call(function="int"):
+                return lambda at: 1 * operands[0](at)
+            case Call(function=name):
+                function = _function(name)
+                if len(operands) == 1:
+                    return lambda at: function(torch.as_tensor(operands[0](at)))
+                return lambda at: functools.reduce(
+                    function, [torch.as_tensor(operand(at)) for operand in operands]
+                )
         raise InternalError(f"no torch spelling for {type(node).__name__}")
 
-    def _coordinate(self, position: str, axis: str) -> str:
-        axes = self._attention.axes
-        stride = 1
-        for name in axes[axes.index(axis) + 1 :]:
-            stride *= self._sizes[f"axis.{name}"]
-        steps = f"({position} // {stride})"
-        return steps if axis == axes[0] else f"({steps} % {self._sizes[f'axis.{axis}']})"
+    def _coordinate(self, position: str, axis: str) -> _Formula:
+        place = self._axes.index(axis)
+        stride = math.prod(self._sizes[f"axis.{name}"] for name in self._axes[place + 1 :])
+        length = self._sizes[f"axis.{axis}"]
+        if place == 0:
+            return lambda at: at[position] // stride
+        return lambda at: at[position] // stride % length
+
+
+def _function(name: str) -> Callable[..., Any]:
+    import torch
+
+    spelled: dict[str, Callable[..., Any]] = {
+        "min": torch.minimum,
+        "max": torch.maximum,
+        "softplus": torch.nn.functional.softplus,
+    }
+    return spelled.get(name) or getattr(torch, name)
 
 
 def _is_expressible(expression: Expression) -> bool:
