@@ -4,7 +4,7 @@
     manifest.json       sources, binaries, their checksums, resources, tiles, launch parameters
     program.json        the plan and the programs, for loading
     cpu.cpp  cpu.so     for every target its source and its binaries
-    cuda-90.py  cuda-90.attend.aligned.cubin …
+    cuda-90.py  cuda-90.gemma2.cubin …
 
 Loading checks every file against its checksum and every part of the manifest against what it must
 be. That finds damage, not malice: binaries are native code, so load only what you trust.
