@@ -12,7 +12,7 @@ from attndsl.attention import (
     Normalizer,
     Softmax,
 )
-from attndsl.check import expressions, later, normalizers, operators
+from attndsl.check import expressions, later, normalizers, operators, sizes
 from attndsl.check.declarations import Declarations
 from attndsl.check.operators import describe
 from attndsl.check.scope import (
@@ -34,8 +34,11 @@ from attndsl.expression import (
     Binary,
     Call,
     Expression,
+    Operand,
     Scale,
+    Size,
     Vector,
+    walk,
 )
 from attndsl.source import Span
 
@@ -128,9 +131,15 @@ class _Checker(Declarations):
                         written.span,
                         label=f"this is {describe(value.type)}",
                     )
+                if word == "v" and _changes_size(value):
+                    raise self.fault(
+                        "A025",
+                        "a `v` that is made of `v` keeps its size, Dv",
+                        written.span,
+                        label=f"this is {describe(value.type)}",
+                        help="pass values of the size that is wanted, or make them of `k` alone",
+                    )
                 found.append((word, value))
-                from attndsl.expression import Operand
-
                 self.operands[word] = Operand(word, value.type)
         return tuple(found)
 
@@ -211,6 +220,17 @@ class _Checker(Declarations):
                         severity=Severity.WARNING,
                     )
                 )
+
+
+def _changes_size(value: Expression) -> bool:
+    """Whether values are made of the caller's, and not of the same size.
+
+    Everything after the preparation knows one size of values.
+    """
+    if not isinstance(value.type, Vector):
+        return False
+    made_of_values = any(isinstance(node, Operand) and node.name == "v" for node in walk(value))
+    return made_of_values and sizes.difference(value.type.size, Size("Dv")) != 0
 
 
 def _default_score(span: Span) -> Expression:
