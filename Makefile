@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Tests run on as many workers as there are cores; each worker keeps to one thread of its own.
 WORKERS ?= auto
+# Keep compiled modules, whatever the caller's habit: commands that tests run start twice as fast.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-all lint bench clean
 
