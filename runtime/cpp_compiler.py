@@ -45,7 +45,9 @@ class Compiler:
     def flags(self) -> tuple[str, ...]:
         if platform.machine() not in ("x86_64", "AMD64"):
             return tuple(flag for flag in FLAGS if not flag.startswith("-mprefer"))
-        return FLAGS if _has_matrix_unit() else (*FLAGS, "-mno-amx-bf16")
+        if "amx_bf16" in _features() and not _has_matrix_unit():
+            return (*FLAGS, "-mno-amx-bf16")
+        return FLAGS
 
     def compile(self, source: Path, target: Path) -> None:
         """Compile one file to a shared object.

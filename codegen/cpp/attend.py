@@ -152,7 +152,11 @@ class AttendKernel:
             turned, finite = (
                 self._own_buffer(stem, arrays) for stem in ("turned_values", "finite_values")
             )
-            return Bfloat16Products(*shared, turned, finite, tile.block_n)
+            packed = tuple(
+                self._own_buffer(f"packed_keys_{dot}", arrays)
+                for dot in range(len(self._stage.dots))
+            )
+            return Bfloat16Products(*shared, turned, finite, packed, tile.block_n)
         return FloatProducts(*shared)
 
     def _own_buffer(self, stem: str, arrays: dict[str, Array]) -> str:

@@ -1,7 +1,9 @@
 """Products on bfloat16 operands as they are, for processors that have a unit for them.
 
 Queries cannot be scaled without rounding them again, so factors are applied to the scores. Values
-are turned once per call; a processor without such a unit converts tiles to float instead.
+are turned once per call, and keys that do not lie densely are packed, because rows a power of two
+apart compete for the same lines of a cache. A processor without such a unit converts tiles to float
+instead.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from attndsl.codegen.cpp.expressions import Expressions
 from attndsl.codegen.cpp.products import LOG2_E, Unit, query, reads_callers, scores
 from attndsl.codegen.cpp.query_factor import QueryFactors
 from attndsl.codegen.cpp.scope import Level, Text
-from attndsl.codegen.cpp.sources import Sources
+from attndsl.codegen.cpp.sources import Place, Sources
 from attndsl.codegen.program import DType, Tile
 from attndsl.codegen.writer import Writer
 from attndsl.expression import INT, TRUE, Binary, Expression, Literal, Scalar, Size
@@ -38,8 +40,8 @@ def has_bfloat16_form(stage: Attend, sources: Sources, tile: Tile) -> bool:
 
 @dataclass
 class Bfloat16Products:
-    """`turned` and `finite` are buffers: the values of each block as [d][key], and whether all of
-    them are finite."""
+    """`turned`, `finite` and `packed` are buffers: the values of each block as [d][key], whether
+    all of them are finite, and for every product the keys of each block, row after row."""
 
     stage: Attend
     sources: Sources
@@ -47,6 +49,7 @@ class Bfloat16Products:
     factors: QueryFactors
     turned: str
     finite: str
+    packed: tuple[str, ...]
     block_n: int
     support: set[str] = field(
         default_factory=lambda: {"tile", "transpose", "guard", "bfloat16", "bfloat16_tile"}
@@ -64,6 +67,14 @@ class Bfloat16Products:
         return (
             Buffer(self.turned, Scalar.INT, (*head, blocks, Literal(words))),
             Buffer(self.finite, Scalar.INT, (*head, blocks)),
+            *(
+                Buffer(
+                    name,
+                    Scalar.INT,
+                    (*head, blocks, Literal(self.block_n // 2 * self.sources.size(dot.key))),
+                )
+                for name, dot in zip(self.packed, self.stage.dots, strict=True)
+            ),
         )
 
     @property
@@ -106,10 +117,14 @@ class Bfloat16Products:
     def write_dots(self, w: Writer) -> None:
         value = self.sources.key(self.stage.value)
         w.line(f"const {value.element} *value = {value.pointer};")
+        w.line(f"const int64_t block_number = {self._block_number('block')};")
         for dot, product in enumerate(self.stage.dots):
             place, size = self.sources.key(product.key), self.sources.size(product.key)
+            packed = "packed" if dot == 0 else f"packed_{dot}"
+            w.line(f"const bool {packed} = {_packs(place, size)};")
             w.line(
-                f"dot_tile<{size}>({place.pointer}, {place.stride}, keys, "
+                f"dot_tile<{size}>({packed} ? {self._packed(dot, size, 'block_number')} : "
+                f"{place.pointer}, {packed} ? {size} : {place.stride}, keys, "
                 f"scratch.{query(dot)}, scratch.{scores(dot)});"
             )
 
@@ -119,17 +134,16 @@ class Bfloat16Products:
         finite = self.sources.arguments.tensor(self.finite, "int32", written=True)
         if not isinstance(self.stage.normalizer, Softmax):
             w.line("pair_weights(scratch.scores, keys);")
-        w.line(f"const int64_t turned = {self._block_number('block')};")
         operands = f"value, {value.stride}"
         accumulate = (
-            f"accumulate_tile<{size}>({operands}, {turned} + turned * PAIRS * {size}, keys, "
+            f"accumulate_tile<{size}>({operands}, {turned} + block_number * PAIRS * {size}, keys, "
             f"scratch.scores, {factor}, rescaled, scratch.output);"
         )
         if self.stage.mask == TRUE:
             w.line(accumulate)
             return
         w.comment("A hidden value that is not finite must not reach the sum.")
-        w.line(f"if (!partial || {finite}[turned])")
+        w.line(f"if (!partial || {finite}[block_number])")
         with w.indented():
             w.line(accumulate)
         w.line("else")
@@ -140,7 +154,7 @@ class Bfloat16Products:
             )
 
     def write_before_tiles(self, w: Writer) -> None:
-        """Turn every block of values."""
+        """Turn every block of values, and pack the keys where that is worth it."""
         arguments, residue = self.sources.arguments, self.sources.residue
         size = self.sources.size(self.stage.value)
         turned = arguments.tensor(self.turned, "int32", written=True)
@@ -167,9 +181,21 @@ class Bfloat16Products:
                 f"{finite}[turn] = turn_values<{size}>(value, {value.stride}, keys, "
                 f"{turned} + turn * PAIRS * {size});"
             )
+            for dot, product in enumerate(self.stage.dots):
+                place, size = self.sources.key(product.key), self.sources.size(product.key)
+                w.line(f"if ({_packs(place, size)})")
+                with w.indented():
+                    w.line(
+                        f"pack_keys<{size}>({place.pointer}, {place.stride}, keys, "
+                        f"{self._packed(dot, size, 'turn')});"
+                    )
 
     def write_task(self, w: Writer) -> None:
         w.line("const MatrixUnit unit;")
+
+    def _packed(self, dot: int, size: int, number: str) -> str:
+        buffer = self.sources.arguments.tensor(self.packed[dot], "int32", written=True)
+        return f"reinterpret_cast<Bfloat16 *>({buffer}) + {number} * BLOCK_N * {size}"
 
     def _block_number(self, block: str) -> str:
         head = "static_cast<int64_t>(b) * Hkv + g"
@@ -185,6 +211,10 @@ class Bfloat16Products:
 
     def _factor(self, factor: Expression) -> str:
         return self.expressions.text(factor, Level.UNIFORM).inside(13)
+
+
+def _packs(place: Place, size: int) -> str:
+    return f"PACKS_KEYS && {place.stride} != {size} && arguments.Lq > BLOCK_M"
 
 
 def _ceil_divide(value: Expression, by: int) -> Expression:

@@ -54,17 +54,25 @@ static void load_queries(const Bfloat16 *from, int64_t stride, int rows, bool ne
     }
 }
 
+constexpr bool PACKS_KEYS = true;
+
+// One block of keys, row after row.
+template <int size>
+static void pack_keys(const Bfloat16 *key, int64_t stride, int keys, Bfloat16 *to) {
+    for (int row = 0; row < BLOCK_N; ++row) {
+        if (row < keys)
+            __builtin_memcpy(to + row * size, key + row * stride, sizeof(Bfloat16) * size);
+        else
+            __builtin_memset(to + row * size, 0, sizeof(Bfloat16) * size);
+    }
+}
+
 // scores[key][query]; the rows past the last key are 0.
 template <int size>
 static void dot_tile(const Bfloat16 *key, int64_t stride, int keys, const QueryTile<size> &query, Floats *scores) {
     alignas(64) static thread_local Bfloat16 padded[BLOCK_N * size];
     if (keys < BLOCK_N) {
-        for (int row = 0; row < BLOCK_N; ++row) {
-            if (row < keys)
-                __builtin_memcpy(padded + row * size, key + row * stride, sizeof(Bfloat16) * size);
-            else
-                __builtin_memset(padded + row * size, 0, sizeof(Bfloat16) * size);
-        }
+        pack_keys<size>(key, stride, keys, padded);
         key = padded;
         stride = size;
     }
@@ -245,6 +253,11 @@ static void dot_tile(const Bfloat16 *key, int64_t stride, int keys, const QueryT
     convert_tile<size>(key, stride, keys, converted);
     dot_tile<size>(converted, size, keys, query.elements, scores, converted, size, 0);
 }
+
+constexpr bool PACKS_KEYS = false;
+
+template <int size>
+static void pack_keys(const Bfloat16 *, int64_t, int, Bfloat16 *) {}
 
 template <int size>
 static bool turn_values(const Bfloat16 *value, int64_t stride, int keys, int32_t *) {

@@ -1,0 +1,128 @@
+"""bfloat16 tiles, on the processor's matrix unit (AMX) and converted to float without one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from cpp_calls import assert_close, assert_matches, attention_of, expected, operands
+
+from attndsl.codegen.cpp import emit
+from attndsl.codegen.program import DType, Specialization, Tile
+from attndsl.planner import plan
+from attndsl.runtime import cpp_compiler
+from attndsl.runtime.cpp import OBJECT, built_directory
+from attndsl.runtime.kernel import Kernel
+
+CAUSAL = "attention causal { mask = causal }"
+SPECS = {
+    "full": "attention full {}",
+    "causal": CAUSAL,
+    "window": "attention window { mask = causal and i - j < 70 }",
+    "dilated": "attention dilated { mask = abs(i - j) <= 60 and (i - j) % 3 == 0 }",
+    "late": "attention late { mask = j > i + 50 }",
+    "softcap": "attention capped { score = 20 * tanh(dot(q, k) * scale / 20)\n mask = causal }",
+    "distance": "attention distance { score = dot(q, k) * scale - 0.4 * abs(i - j) }",
+    "halves": """
+        attention halves {
+            score = (dot(q[0:32], k[32:64]) - 0.5 * dot(q[32:64], k[0:32])) * scale
+            mask = causal
+        }
+    """,
+    "one more": "attention one_more { mask = causal\n normalize = softmax1 }",
+    "sigmoid": """
+        attention sigmoid {
+            score = dot(q, k) * scale - log(Lk)
+            mask = causal
+            normalize = sigmoid
+        }
+    """,
+    "squares": "attention squares { mask = causal\n normalize = relu2(divide = sum) }",
+}
+# What LDTILECFG is encoded as.
+_CONFIGURES_TILES = b"\xc4\xe2\x78\x49"
+
+
+@pytest.fixture(params=["unit", "float"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the products of a tile are made."""
+    if request.param == "float":
+        monkeypatch.setattr(cpp_compiler, "_has_matrix_unit", lambda: False)
+    elif not _has_unit():
+        pytest.skip("this processor has no matrix unit for bfloat16")
+    return str(request.param)
+
+
+def _has_unit() -> bool:
+    return "amx_bf16" in cpp_compiler.processor_features() and cpp_compiler._has_matrix_unit()
+
+
+def bfloats(*shape: int, **more: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return operands(*shape, dtype=torch.bfloat16, **more)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(("queries", "keys"), [(150, 150), (65, 257), (200, 33)])
+def test_every_kind_of_kernel(products: str, name: str, queries: int, keys: int) -> None:
+    assert_matches(SPECS[name], *bfloats(2, 4, 2, queries, keys, 64), tolerance=1e-2)
+
+
+@pytest.mark.parametrize(("width", "value_width"), [(32, 32), (96, 160), (128, 64), (256, 256)])
+def test_widths(products: str, width: int, value_width: int) -> None:
+    assert_matches(CAUSAL, *bfloats(1, 2, 1, 140, 140, width, value_width), tolerance=1e-2)
+
+
+def test_sums_are_of_weights_before_they_are_rounded(products: str) -> None:
+    """The log-sum-exp is as precise as in float32."""
+    attention = attention_of(CAUSAL)
+    q, k, v = bfloats(1, 2, 2, 300, 300, 64)
+    wanted = expected(attention, q, k, v, {})
+    assert wanted.log_sum_exp is not None
+    _, log_sum_exp = Kernel(attention)(q, k, v, return_lse=True)
+    assert_close(log_sum_exp.double().numpy(), wanted.log_sum_exp, 3e-6)
+
+
+def test_scores_that_grow_from_block_to_block(products: str) -> None:
+    """What weights refer to has to move, by more than floats could hold at once."""
+    spec = "attention growing { score = dot(q, k) * scale + 0.8 * j }"
+    assert_matches(spec, *bfloats(1, 1, 1, 64, 700, 64), tolerance=1e-2)
+
+
+@pytest.mark.parametrize("spec", ["causal", "dilated", "halves"])
+def test_keys_that_lie_anywhere(products: str, spec: str) -> None:
+    """Heads beside each other, packed projections, tokens along the last dimension."""
+    packed = torch.randn(2, 150, 3, 4, 64).bfloat16()
+    q, k, v = packed.permute(2, 0, 3, 1, 4)
+    turned = torch.randn(2, 4, 64, 150).bfloat16().transpose(-1, -2)
+    for keys, values in ((k, v), (k, turned), (turned, v), (k[:, :1].expand_as(q), v)):
+        assert_matches(SPECS[spec], q, keys, values, tolerance=1e-2)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("spec", ["causal", "window", "sigmoid", "dilated"])
+def test_hidden_numbers_never_leak(products: str, spec: str, bad: float) -> None:
+    q, k, v = bfloats(1, 2, 2, 200, 200, 64)
+    kernel = Kernel(attention_of(SPECS[spec]))
+    clean = kernel(q, k, v)
+    k[:, :, 170:], v[:, :, 170:] = bad, bad
+    first = 110 if spec == "dilated" else 170
+    spoiled = kernel(q, k, v)
+    torch.testing.assert_close(spoiled[:, :, :first], clean[:, :, :first], rtol=2**-7, atol=2**-8)
+
+
+def test_both_ways_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They differ by the rounding of weights alone."""
+    q, k, v = bfloats(1, 2, 2, 300, 300, 64)
+    found = Kernel(attention_of(CAUSAL))(q, k, v)
+    monkeypatch.setattr(cpp_compiler, "_has_matrix_unit", lambda: False)
+    converted = Kernel(attention_of(CAUSAL))(q, k, v)
+    torch.testing.assert_close(found, converted, rtol=2**-7, atol=2**-8)
+
+
+def test_the_unit_is_used_where_there_is_one(products: str) -> None:
+    specialization = Specialization(DType.BFLOAT16, 64, 64)
+    program = emit(plan(attention_of(CAUSAL)), specialization, Tile(64, 64))
+    binary = (built_directory(program) / OBJECT).read_bytes()
+    assert (_CONFIGURES_TILES in binary) == (products == "unit")
