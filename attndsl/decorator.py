@@ -89,11 +89,10 @@ def attention_of(function: Callable[..., object]) -> Attention:
 
 
 def _checked(function: Callable[..., object]) -> CheckedModule:
-    from attndsl.analysis import analyzed
     from attndsl.check import check
 
     try:
-        return analyzed(check(syntax_of(function)))
+        return check(syntax_of(function))
     except AttnError as fault:
         raise AttnError([_explained(one, function) for one in fault.diagnostics]) from None
 
