@@ -7,13 +7,16 @@ and mapped back.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
+from attndsl.codegen.program import Tile
 from attndsl.codegen.triton.kernel import Kernel
 from attndsl.codegen.triton.values import Binding, Value, call, infix
 from attndsl.diagnostics import InternalError
-from attndsl.expression import FALSE, TRUE, Index, Literal
+from attndsl.expression import FALSE, TRUE, Expression, Index, Literal, Size, substitute
 from attndsl.planner.block_map import BlockInterval, BlockMap, Kind, Ranges, Table
+from attndsl.planner.simplify import simplify
 
 KEY_BLOCK = Index("K")
 
@@ -24,6 +27,28 @@ _COMMENTS = {
 
 # Writes what is done with the block whose number has the given name.
 Body = Callable[[Kind, str], None]
+
+
+def for_tile(block_map: BlockMap, tile: Tile) -> BlockMap:
+    """The map with the tile's sizes as numbers: division by a power of two is then a shift."""
+    if not isinstance(block_map, Ranges):
+        return block_map
+    known: dict[Expression, Expression] = {
+        Size("BLOCK_M"): Literal(tile.block_m),
+        Size("BLOCK_N"): Literal(tile.block_n),
+    }
+
+    def plain(expression: Expression) -> Expression:
+        return simplify(substitute(expression, known))
+
+    return Ranges(
+        tuple(
+            dataclasses.replace(
+                one, first=plain(one.first), last=plain(one.last), guard=plain(one.guard)
+            )
+            for one in block_map.intervals
+        )
+    )
 
 
 def write_block_loops(kernel: Kernel, block_map: BlockMap, body: Body) -> None:
@@ -54,14 +79,8 @@ def _is_empty(interval: BlockInterval) -> bool:
 
 def _write_interval(kernel: Kernel, interval: BlockInterval, body: Body) -> None:
     kind = interval.kind.name.lower()
-    first = kernel.value(interval.first)
-    if first.binding is not Binding.ATOM:
-        first = kernel.assign(f"{kind}_first", first)
-    last = kernel.value(interval.last)
-    if not last.text.isidentifier():
-        last = kernel.assign(f"{kind}_last", last)
-    # Often the next interval starts here.
-    kernel.define(interval.last, last)
+    first = kernel.named(interval.first, f"{kind}_first")
+    last = kernel.named(interval.last, f"{kind}_last")
     step = f", {interval.step}" if interval.step != 1 else ""
     header = f"for {{}} in tl.range({first.text}, {last.text}{step}):"
     with kernel.loop("key_block", header) as key_block:
@@ -81,9 +100,7 @@ def _write_intervals(
     firsts, ends = [], []
     end = Value("0")
     for interval in intervals:
-        first = kernel.value(interval.first)
-        if not first.text.isidentifier():
-            first = kernel.assign(f"{name}_first", first)
+        first = kernel.named(interval.first, f"{name}_first")
         length = infix("-", Binding.SUM, kernel.value(interval.last), first)
         if interval.step != 1:
             length = call("tl.cdiv", length, Value(str(interval.step)))

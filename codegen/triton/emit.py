@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from attndsl.attention import Elementwise, GroupedSoftmax, Softmax
 from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program, Specialization, Tile
 from attndsl.codegen.triton.attend import AttendWriter
+from attndsl.codegen.triton.block_loops import for_tile
 from attndsl.codegen.triton.configurations import tiles
 from attndsl.codegen.triton.constants import integer
 from attndsl.codegen.triton.coordinates import resolved
@@ -161,11 +163,11 @@ class _Emitter:
             case Scan():
                 write_scan(kernel, stage, axes)
             case Attend():
+                stage = resolved(stage, axes)
+                stage = replace(stage, block_map=for_tile(stage.block_map, self.tile))
                 wanted = self.specialization.log_sum_exp or stage.partial is not None
                 writes = wanted and isinstance(stage.normalizer, Softmax)
-                AttendWriter(
-                    kernel, resolved(stage, axes), log_sum_exp=writes, comments=self._comments()
-                ).write()
+                AttendWriter(kernel, stage, log_sum_exp=writes, comments=self._comments()).write()
         return kernel
 
     def _comments(self) -> dict[str, str]:

@@ -273,6 +273,15 @@ class Kernel:
                 self.define(expression, value)
         return value
 
+    def named(self, expression: Expression, wanted: str) -> Value:
+        """The value under a name; `wanted` where it has none yet."""
+        self._shared.discard(expression)
+        value = self.value(expression)
+        if not value.text.isidentifier() and not isinstance(expression, Literal):
+            value = self.assign(wanted, value)
+            self.define(expression, value)
+        return value
+
     def share(self, expressions: Iterable[Expression]) -> None:
         """What occurs twice among the expressions is named when it is first used."""
         self._shared |= _shared_in(expressions)

@@ -65,6 +65,9 @@ def infix(operator: str, binding: Binding, left: Value, right: Value) -> Value:
     right_text = spread(right, axes).at_least(tighter)
     if binding is Binding.COMPARE:
         left_text = spread(left, axes).at_least(Binding.OR)
+    if binding is Binding.SHIFT:
+        # Few readers know that sums bind tighter than shifts.
+        left_text, right_text = (spread(one, axes).at_least(Binding.UNARY) for one in (left, right))
     return Value(f"{left_text} {operator} {right_text}", axes, binding)
 
 
