@@ -29,7 +29,7 @@ class Interpreter:
         before = os.environ.get(VARIABLE)
         os.environ[VARIABLE] = "1"
         try:
-            assert self._call(os.getenv, VARIABLE) == "1"
+            assert self.call(os.getenv, VARIABLE) == "1"
         finally:
             del os.environ[VARIABLE]
             if before is not None:
@@ -37,18 +37,19 @@ class Interpreter:
 
     def compare(self, case: str, shape: int, dtype: str) -> Comparison:
         """Case `case` of the catalogue at its shape number `shape`."""
-        result: Comparison = self._call(compare, case, shape, dtype)
+        result: Comparison = self.call(compare, case, shape, dtype)
         return result
 
     def compare_text(self, text: str, dtype: str, **sizes: Any) -> Comparison:
         """The one attention of a spec, its inputs drawn at random; see `triton_calls`."""
-        result: Comparison = self._call(compare_text, text, dtype, sizes)
+        result: Comparison = self.call(compare_text, text, dtype, sizes)
         return result
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)
 
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns there; an error of its as an `AssertionError` with its text."""
         return self._executor.submit(_checked, function, *arguments).result(TIMEOUT)
 
 
