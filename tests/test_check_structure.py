@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 
 import pytest
+from hang_guard import ends
 
 from attndsl.attention import TokenScan
 from attndsl.diagnostics import AttnError
@@ -106,10 +106,8 @@ def test_structural_faults(spec, code, help):
     ids=["twice-called", "twice-used", "deep", "lets"],
 )
 def test_expansion_ends(spec):
-    start = time.perf_counter()
-    with pytest.raises(AttnError) as caught:
+    with ends(), pytest.raises(AttnError) as caught:
         load_text(spec)
-    assert time.perf_counter() - start < 20
     assert {found.code for found in caught.value.diagnostics} == {"A042"}
     assert len(str(caught.value)) < 20_000
 

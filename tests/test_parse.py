@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
+from hang_guard import ends
 
 from attndsl import parser_table, syntax
 from attndsl.diagnostics import AttnError
@@ -201,19 +201,15 @@ def test_every_item_reports_its_own_fault():
     ids=lambda text: text[:8],
 )
 def test_hostile_texts_end_in_a_diagnostic_soon(inside):
-    start = time.perf_counter()
-    with pytest.raises(AttnError) as caught:
+    with ends(), pytest.raises(AttnError) as caught:
         load_text("attention a { mask = " + inside + " }")
-    # A generous bound: these take well under a second on an idle machine.
-    assert time.perf_counter() - start < 10
     assert all(d.code.startswith("A00") for d in caught.value.diagnostics)
 
 
 def test_a_text_without_end_is_refused_unread():
-    start = time.perf_counter()
-    found = fault("(" * (MAXIMUM_LENGTH + 1))
+    with ends():
+        found = fault("(" * (MAXIMUM_LENGTH + 1))
     assert found.code == "A005"
-    assert time.perf_counter() - start < 1
 
 
 def test_bracket_depth_has_a_limit_that_specs_do_not_meet():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
+from hang_guard import ends
 from naive import CASES, Case
 
 from attndsl.binding import bind
@@ -89,7 +88,6 @@ def test_counts_are_those_of_the_lists(case: Case) -> None:
 )
 def test_a_million_tokens_cost_nothing_to_count(mask: str) -> None:
     made = planned(f"mask = {mask}")
-    begin = time.perf_counter()
-    found = cost(made, {"Lq": 1_000_000})
-    assert time.perf_counter() - begin < 1.0
+    with ends():
+        found = cost(made, {"Lq": 1_000_000})
     assert 0 < found.blocks.visited < found.all_blocks
