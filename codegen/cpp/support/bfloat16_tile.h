@@ -161,13 +161,25 @@ INLINE void pair_weights(Floats *weights, int keys) {
     pair_in_place(weights, keys, [](Floats weight, int) { return weight; });
 }
 
+// 2^x to within 3e-6, far below the rounding of a weight, by a polynomial on [0, 1) (minimax in relative error).
+// Exactly 0 at -inf.
+INLINE Floats short_exp2(Floats x) {
+    typedef float Register __attribute__((vector_size(64)));
+    const Floats f = __builtin_ia32_reduceps512_mask(static_cast<Register>(x), 1, Register{}, -1);
+    Floats p = 0.01353417f * f + 0.05201146f;
+    p = p * f + 0.24144276f;
+    p = p * f + 0.69300384f;
+    p = p * f + 1.00000259f;
+    return __builtin_ia32_scalefps512_mask(static_cast<Register>(p), static_cast<Register>(x), Register{}, -1, 4);
+}
+
 // 2^((score - reference) * unit), paired; sums are of the weights before they are rounded.
 INLINE void exponentiate(Floats *scores, int keys, const Floats *reference, float unit, Floats *total) {
     Floats shift[COLUMNS];
     UNROLL
     for (int column = 0; column < COLUMNS; ++column) shift[column] = reference[column] * unit;
     pair_in_place(scores, keys, [&](Floats score, int column) __attribute__((always_inline)) {
-        const Floats weight = exp2(score * unit - shift[column]);
+        const Floats weight = short_exp2(score * unit - shift[column]);
         total[column] += weight;
         return weight;
     });
