@@ -26,6 +26,15 @@ def expand(
 
     `define` writes out a definition: `expressions.expand`.
     """
+    for index in ("i", "j"):
+        if index not in environment.context.indices:
+            raise environment.fault(
+                "A019",
+                f"`{call.function.parts[0]}` has no meaning in {environment.context.place}",
+                span,
+                label=f"nothing here has a position `{index}`",
+                help="it is a pattern of queries and keys, for `mask`",
+            )
     axes: list[tuple[Expression, Expression, Expression]] = [
         (
             Coordinate("i", axis, span=span),

@@ -293,6 +293,12 @@ class Expressions:
 
     def _floor_division(self, node: Binary, left: Text, right: Text, level: Level) -> Text:
         operator = node.operator
+        if node.type != INT:
+            self.used_support.add("floor_divide_floats")
+            if level & Level.LANE:
+                left, right = as_vector(left, node.type), as_vector(right, node.type)
+            function = "floor_divide" if operator == "//" else "floor_modulo"
+            return Text(f"{function}({left.text}, {right.text})", level)
         divisor = constant(node.right, self.specialization)
         positive = divisor is not None and 0 < divisor < 2**31
         exact = positive and is_non_negative(node.left)

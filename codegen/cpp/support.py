@@ -16,6 +16,7 @@ _PIECES: dict[str, tuple[str, ...]] = {
     "bfloat16": ("half_types",),
     "half": ("half_types",),
     "floor_divide": (),
+    "floor_divide_floats": (),
     "integers": (),
     "gather": (),
     "reciprocal": (),
