@@ -113,6 +113,9 @@ FUNCTIONS = {
     "float(floor(x))": (np.floor, -1000.0, 1000.0),
     "min(x, 0.5)": (lambda x: np.minimum(x, 0.5), -1.0, 1.0),
     "x / 3.0": (lambda x: x / 3, -5.0, 5.0),
+    "x // 0.5": (lambda x: np.floor(x / 0.5), -9e9, 9e9),
+    "x % 0.5": (lambda x: np.remainder(x, 0.5), -100.0, 100.0),
+    "x % -0.5": (lambda x: np.remainder(x, -0.5), -100.0, 100.0),
 }
 
 

@@ -15,6 +15,7 @@ MASKS = {
     "remainder of a negative number": "(j - i - 7) % 6 < 4",
     "division by an input": "(i - j) // (abs(step[j]) + 1) % 2 == 0 or i == j",
     "division by a negative number": "(i - j) // -3 < 5 and (i + j) % -4 > -3",
+    "floor of floats": "float(i - j) // 2.5 < 3.0 and float(j) % -2.5 > -2.0 or i == j",
     "no key for some rows": "i - j > 20",
     "no key at all": "flag[h] and i - j == 100",
     "negations": "not (i < j and not (i - j) % 2 == 0 or flag[h])",

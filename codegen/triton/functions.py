@@ -38,6 +38,18 @@ def floor_modulo(a, b):
     remainder = tl.cast(a, tl.int32) % b
     return tl.where((remainder != 0) & ((remainder < 0) != (b < 0)), remainder + b, remainder)
 ''',
+    "floor_divide_floats": '''
+@triton.jit
+def floor_divide_floats(a, b):
+    """a / b, rounded towards minus infinity."""
+    return tl.floor(a / b)
+''',
+    "floor_modulo_floats": '''
+@triton.jit
+def floor_modulo_floats(a, b):
+    """What a / b, rounded towards minus infinity, leaves of a."""
+    return a - tl.floor(a / b) * b
+''',
     "reciprocal": '''
 @triton.jit
 def reciprocal(x):

@@ -103,6 +103,10 @@ def _binary(kernel: Kernel, expression: Binary) -> Value:
 
 def _division(kernel: Kernel, operator: str, left: Expression, right: Expression) -> Value:
     dividend, divisor = kernel.value(left), kernel.value(right)
+    if INT not in (left.type, right.type):
+        helper = "floor_divide_floats" if operator == "//" else "floor_modulo_floats"
+        kernel.helpers.add(helper)
+        return call(helper, dividend, divisor)
     match right:
         case Literal(value=int() as number) if number > 0 and number & (number - 1) == 0:
             # Shifts and masks of two's complement floor.
