@@ -134,6 +134,30 @@ def test_arranged_comparisons_are_exact(operator: str, left: Expression, right: 
     assert (np.broadcast_to(actual, shape) == np.broadcast_to(expected, shape)).all()
 
 
+@given(
+    st.sampled_from(["==", "!="]),
+    integers(),
+    st.sampled_from([-7, -4, 1, 3, 4, 8]),
+    st.integers(0, 3),
+)
+def test_arranged_congruences_are_exact(
+    operator: str, difference: Expression, modulus: int, residue: int
+) -> None:
+    remainder = Binary("%", difference, Literal(modulus), INT)
+    comparison = Binary(operator, remainder, Literal(residue), BOOL)
+    actual = evaluate(arrange(comparison, axes_of), environment())
+    expected = evaluate(comparison, environment())
+    shape = (ROWS, KEYS)
+    assert (np.broadcast_to(actual, shape) == np.broadcast_to(expected, shape)).all()
+
+
+def test_a_congruence_divides_once_a_row_and_once_a_key() -> None:
+    remainder = Binary("%", Binary("-", QUERY, KEY, INT), Literal(12), INT)
+    arranged = arrange(Binary("==", remainder, Literal(0), BOOL), axes_of)
+    assert isinstance(arranged, Binary)
+    assert {axes_of(arranged.left), axes_of(arranged.right)} == {"m", "n"}
+
+
 @given(integers())
 def test_what_is_called_non_negative_is(expression: Expression) -> None:
     if is_non_negative(expression):

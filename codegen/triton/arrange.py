@@ -60,7 +60,7 @@ def arrange(expression: Expression, axes_of: AxesOf) -> Expression:
                 logistic = Call("sigmoid", (times(operand, 2.0, axes_of),), FLOAT)
                 return _sum_of([Product(2.0, (logistic,)), Product(-1.0, ())], axes_of)
             case Binary("<" | "<=" | ">" | ">=" | "==" | "!=", left, _) if left.type is INT:
-                return _compare(node, axes_of)
+                return _congruence(node, axes_of) or _compare(node, axes_of)
             case Binary("+" | "-" | "*" | "/", _, _, Scalar.FLOAT) | Unary("-", _, Scalar.FLOAT):
                 return _sum_of(_terms(node), axes_of)
         return node
@@ -201,6 +201,26 @@ def _integer_sum(terms: list[tuple[int, Expression]]) -> Expression:
 
 def _negative(term: Expression) -> Expression:
     return Literal(-int(term.value)) if isinstance(term, Literal) else Unary("-", term, INT)
+
+
+def _congruence(node: Binary, axes_of: AxesOf) -> Expression | None:
+    """`(i - j) % n == c` as `i % n == (j + c) % n`: one division a row and one a key."""
+    match node:
+        case Binary("==" | "!=", Binary("%", operand, modulus), Literal(value=int(residue))):
+            known = isinstance(modulus, Literal) and 0 <= residue < int(modulus.value)
+            if axes_of(modulus) or not (residue == 0 or known):
+                return None
+        case _:
+            return None
+    terms = _integer_terms(operand)
+    keys = [(-sign, term) for sign, term in terms if axes_of(term) == "n"]
+    others = [(sign, term) for sign, term in terms if axes_of(term) != "n"]
+    if not keys or any(len(axes_of(term)) > 1 for _, term in others):
+        return None
+    if residue:
+        keys.append((1, Literal(residue)))
+    left = Binary("%", _integer_sum(others), modulus, INT)
+    return Binary(node.operator, left, Binary("%", _integer_sum(keys), modulus, INT), node.type)
 
 
 def _compare(node: Binary, axes_of: AxesOf) -> Expression:

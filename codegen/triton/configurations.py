@@ -48,7 +48,15 @@ def _family(gpu: GpuTarget) -> str:
 
 
 _SMALL: dict[str, tuple[Tile, ...]] = {
-    "cuda": (Tile(64, 32, 4, 2), Tile(32, 32, 4, 2), Tile(16, 32, 4, 1), Tile(16, 16, 4, 1)),
+    # Products of a whole group of warps, which cuda:90 has, take 64 rows.
+    "cuda": (
+        Tile(64, 32, 4, 2),
+        Tile(64, 32, 8, 2),
+        Tile(64, 16, 4, 2),
+        Tile(32, 32, 4, 2),
+        Tile(16, 32, 4, 1),
+        Tile(16, 16, 4, 1),
+    ),
     "hip": (Tile(64, 32, 4, 1), Tile(32, 32, 4, 1), Tile(32, 16, 4, 1), Tile(16, 16, 4, 1)),
 }
 
