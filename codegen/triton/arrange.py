@@ -53,6 +53,8 @@ def arrange(expression: Expression, axes_of: AxesOf) -> Expression:
         if len(axes_of(node)) < 2:
             return node
         match node:
+            case Binary("+" | "-", _, _, Scalar.INT):
+                return _integers_by_axis(node, axes_of)
             case Call("float", (operand,)) if operand.type is INT:
                 return _float_of(operand, axes_of)
             case Call("tanh", (operand,), Scalar.FLOAT):
@@ -159,6 +161,10 @@ def _expression_of(term: Product, axes_of: AxesOf) -> Expression:
     """One product, the factors that vary least first multiplied among themselves."""
     if not term.factors:
         return Literal(term.coefficient)
+    match term.factors:
+        case (Select(condition, Literal(value=then), Literal(value=otherwise)),):
+            first, second = (Literal(float(one) * term.coefficient) for one in (then, otherwise))
+            return Select(condition, first, second, FLOAT)
     result: Expression | None = None
     coefficient = term.coefficient
     for factor in sorted(term.factors, key=lambda one: len(axes_of(one))):
@@ -197,6 +203,19 @@ def _integer_sum(terms: list[tuple[int, Expression]]) -> Expression:
         else:
             result = Binary("+" if sign > 0 else "-", result, term, INT)
     return Literal(0) if result is None else result
+
+
+def _integers_by_axis(node: Expression, axes_of: AxesOf) -> Expression:
+    """A sum of integers as what varies with rows, plus or minus what varies with keys."""
+    terms = _integer_terms(node)
+    keys = [pair for pair in terms if axes_of(pair[1]) == "n"]
+    others = [pair for pair in terms if axes_of(pair[1]) != "n"]
+    if any(len(axes_of(term)) > 1 for _, term in others):
+        return node
+    if all(sign < 0 for sign, _ in keys):
+        right = _integer_sum([(-sign, term) for sign, term in keys])
+        return Binary("-", _integer_sum(others), right, INT)
+    return Binary("+", _integer_sum(others), _integer_sum(keys), INT)
 
 
 def _negative(term: Expression) -> Expression:

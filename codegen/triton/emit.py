@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from attndsl.attention import Elementwise, GroupedSoftmax, Softmax
+from attndsl.attention import Elementwise, GroupedSoftmax, InputDeclaration, Softmax
 from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program, Specialization, Tile
 from attndsl.codegen.triton.attend import AttendWriter
 from attndsl.codegen.triton.block_loops import for_tile
 from attndsl.codegen.triton.configurations import tiles
-from attndsl.codegen.triton.constants import integer
+from attndsl.codegen.triton.constants import integer, with_known_sizes
 from attndsl.codegen.triton.coordinates import resolved
 from attndsl.codegen.triton.functions import HELPERS
 from attndsl.codegen.triton.kernel import Array, Kernel
@@ -38,6 +38,7 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.planner.plan import Attend, Buffer, Partial, Plan, Prepare, Scan, Stage
+from attndsl.planner.simplify import simplify
 from attndsl.printing import text
 
 _CONSTANTS = ("BLOCK_M", "BLOCK_N", "PREPARE_TOKENS", "SCAN_TOKENS")
@@ -82,21 +83,22 @@ class _Emitter:
         self.buffers = plan.buffers
         narrow = _only_multiplied(plan)
         self.arrays = {
-            **{
-                one.name: Array(one.name, one.element, one.dimensions, _DTYPES[one.element])
-                for one in plan.attention.inputs
-            },
-            **{
-                one.name: Array(
-                    one.name,
-                    one.element,
-                    one.dimensions,
-                    specialization.dtype.value if one.name in narrow else _DTYPES[one.element],
-                    True,
-                )
-                for one in self.buffers
-            },
+            **{one.name: self._array(one) for one in plan.attention.inputs},
+            **{one.name: self._array(one, narrow) for one in self.buffers},
         }
+
+    def _array(
+        self, declared: InputDeclaration | Buffer, narrow: frozenset[str] = frozenset()
+    ) -> Array:
+        """What expressions read by this name; its dimensions are over run-time sizes only."""
+        dtype = _DTYPES[declared.element]
+        if declared.name in narrow:
+            dtype = self.specialization.dtype.value
+        dimensions = tuple(
+            simplify(with_known_sizes(size, self.specialization)) for size in declared.dimensions
+        )
+        is_buffer = isinstance(declared, Buffer)
+        return Array(declared.name, declared.element, dimensions, dtype, is_buffer)
 
     def program(self) -> Program:
         attention = self.plan.attention
