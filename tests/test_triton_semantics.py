@@ -82,11 +82,9 @@ def test_masks(interpreter: Interpreter, name: str) -> None:
     interpreter.compare_text(text, "fp32", **SMALL).check("fp32")
 
 
-@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("name", [name for name, mask in MASKS.items() if "[" not in mask])
 def test_masks_with_negative_positions(interpreter: Interpreter, name: str) -> None:
-    """More queries than keys: the first rows stand before position 0."""
-    if "[" in MASKS[name]:
-        pytest.skip("a read at a negative position is an error")
+    """More queries than keys: the first rows stand before position 0, where nothing can be read."""
     sizes = {**SMALL, "queries": 45, "keys": 20}
     interpreter.compare_text(spec(f"mask = {MASKS[name]}"), "fp32", **sizes).check("fp32")
 
