@@ -4,7 +4,7 @@ The grammar of expressions is shared with `.attn` text; a statement of the funct
 a statement of an attention:
 
     slope = Input(float, H)      input slope: float[H]
-    axes("y", "x")               axes y, x
+    axes("y", "x")               axes y, x         (or `y, x = axes("y", "x")`, for `y.size`)
     assert window > 0            … where window > 0
     score = …                    score = …         (and mask, normalize, output, q, k, v)
     near = i - j < window        let near = i - j < window
@@ -165,6 +165,10 @@ class Converter(ExpressionConverter):
                 return self.assignment(target, value, at)
             case ast.Expr(value=ast.Call(func=function) as call) if self.called(function, "axes"):
                 return self.axes(call, at)
+            case ast.Assign(
+                targets=[ast.Tuple(elts=names)], value=ast.Call(func=function) as call
+            ) if self.called(function, "axes"):
+                return self.named_axes(names, call, at)
             case ast.With(items=[ast.withitem(ast.Call() as call, target)], body=body):
                 return self.block(call, target, body, at)
             case ast.AnnAssign(target=target):
@@ -242,6 +246,19 @@ class Converter(ExpressionConverter):
         if call.keywords or not names:
             raise error("A008", "`axes` takes names", at, help='write `axes("y", "x")`')
         return syntax.Axes(tuple(names), at)
+
+    def named_axes(self, names: Sequence[ast.expr], call: ast.Call, at: Span) -> syntax.Axes:
+        """`y, x = axes("y", "x")`, where the body also says `y.size`."""
+        made = self.axes(call, at)
+        written = [name.id if isinstance(name, ast.Name) else "" for name in names]
+        if written != [axis.parts[0] for axis in made.names]:
+            raise error(
+                "A008",
+                "axes are called by their own names",
+                self.span(names[0]).to(self.span(names[-1])),
+                help='write `y, x = axes("y", "x")`',
+            )
+        return made
 
     def block(
         self, call: ast.Call, target: ast.expr | None, body: Sequence[ast.stmt], at: Span

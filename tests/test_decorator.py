@@ -115,6 +115,11 @@ def grid(window: int = 7):
     mask = neighborhood(window) and i.y >= j.y
 
 
+def ring(reach: int = 2):
+    y, x = axes("y", "x")
+    mask = (i.y - j.y + reach) % y.size <= 2 * reach and i.x == j.x
+
+
 def sinks():
     sink = Input(float, H)
     normalize = softmax(sink=sink[h])
@@ -204,6 +209,13 @@ PAIRS: list[tuple[Callable[..., object], str]] = [
         """attention grid(window: int = 7) {
             axes y, x
             mask = neighborhood(window) and i.y >= j.y
+        }""",
+    ),
+    (
+        ring,
+        """attention ring(reach: int = 2) {
+            axes y, x
+            mask = (i.y - j.y + reach) % y.size <= 2 * reach and i.x == j.x
         }""",
     ),
     (
@@ -513,6 +525,10 @@ def tensor_parameter(slope: list[float]):
     score = dot(q, k)
 
 
+def axes_renamed():
+    x, y = axes("y", "x")
+
+
 def axes_by_name():
     axes(i, j)
 
@@ -572,6 +588,7 @@ def calls_a_method():
         (wide_integers, "A006", "4294967296"),
         (tensor_parameter, "A008", "list[float]"),
         (axes_by_name, "A008", "i"),
+        (axes_renamed, "A008", "x, y"),
         (asynchronous, "A008", "async"),
         (walrus, "A008", "near := i - j"),
         (deletes, "A008", "del"),

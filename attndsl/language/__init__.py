@@ -72,8 +72,9 @@ class Input(Value):
         raise outside_kernel("Input")
 
 
-def axes(*names: str) -> None:
-    """`axes("y", "x")`: tokens lie on a grid; `i.y` and `j.x` are coordinates."""
+def axes(*names: str) -> tuple[Value, ...]:
+    """`y, x = axes("y", "x")`: tokens lie on a grid; `i.y` and `j.x` are coordinates, `y.size` is
+    the length of an axis."""
     raise outside_kernel("axes")
 
 
