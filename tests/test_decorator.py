@@ -1,7 +1,7 @@
 """The Python form means what the text form means, and its faults point into the Python file."""
 
 # The bodies of kernels are read and never run: what they assign is used.
-# ruff: noqa: F841
+# ruff: noqa: F841, RUF059
 
 from __future__ import annotations
 
