@@ -10,10 +10,12 @@ from __future__ import annotations
 from attndsl.codegen.program import DType, Specialization, Tile
 from attndsl.codegen.triton.constants import integer
 from attndsl.codegen.triton.targets import GpuTarget, parse_target
-from attndsl.expression import Expression, Scalar, walk
+from attndsl.expression import Binary, Call, Expression, Read, Scalar, Select, index_names, walk
 from attndsl.planner.plan import Plan
 
 _NARROW = 64  # the widest vector that counts as narrow
+_LARGE = 2048  # pairs of a tile for each warp: what only simple scores leave registers for
+_MUCH_WORK = 8
 
 
 def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile, ...]:
@@ -31,7 +33,33 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
     if widest > 128:
         return _BROAD[gpu.kind]
     table = _FORWARD_NARROW if widest <= _NARROW else _FORWARD_WIDE
-    return tuple(dict.fromkeys((*table[_family(gpu)], *_SMALL[gpu.kind])))
+    candidates = tuple(dict.fromkeys((*table[_family(gpu)], *_SMALL[gpu.kind])))
+    if _work(stage.score) + _work(stage.mask) >= _MUCH_WORK:
+        return tuple(one for one in candidates if one.block_m * one.block_n < _LARGE * one.warps)
+    return candidates
+
+
+def _work(expression: Expression) -> int:
+    """Roughly how many registers' worth of arithmetic there is for every pair."""
+    return sum(_weight(node) for node in set(walk(expression)) if _is_over_pairs(node))
+
+
+def _is_over_pairs(node: Expression) -> bool:
+    names = index_names(node)
+    return "j" in names and not names.isdisjoint({"i", "row"})
+
+
+def _weight(node: Expression) -> int:
+    match node:
+        case Read() | Binary(operator="**"):
+            return 4
+        case Call(function="sin" | "cos" | "log" | "log2" | "erf" | "softplus"):
+            return 4
+        case Binary(operator="//" | "%"):
+            return 3
+        case Call() | Select() | Binary(operator="<" | "<=" | ">" | ">=" | "==" | "!="):
+            return 1
+    return 0
 
 
 def _reads_vectors(score: Expression) -> bool:
