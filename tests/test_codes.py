@@ -43,9 +43,9 @@ def raised_codes() -> dict[str, str]:
             if relative.parts[:2] == ("attndsl", "codes"):
                 continue
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    if CODE.fullmatch(node.value):
-                        found[node.value] = str(relative)
+                text = node.value if isinstance(node, ast.Constant) else None
+                if isinstance(text, str) and CODE.fullmatch(text):
+                    found[text] = str(relative)
     return found
 
 

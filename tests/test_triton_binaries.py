@@ -119,11 +119,9 @@ def dense_loop(target: str, tile: Tile, dim: int) -> list[str]:
     return loop
 
 
-@pytest.mark.parametrize(
-    ("target", "dim"), [("cuda:80", 64), ("cuda:90", 128), ("hip:gfx942", 64)]
-)
+@pytest.mark.parametrize(("target", "dim"), [("cuda:80", 64), ("cuda:90", 128), ("hip:gfx942", 64)])
 def test_full_loop_costs_no_more_than_a_dense_one(target: str, dim: int) -> None:
-    """FULL blocks run without mask arithmetic: at most 5 % more instructions than no mask at all."""
+    """FULL blocks run without mask arithmetic: at most 5 % more instructions than no mask."""
     made = plan_of("causal")
     program, binaries = choose(made, specialization(EXAMPLES["causal"], dim, "bf16"), target)
     loops = loops_of(binaries.main, target)

@@ -1,4 +1,4 @@
-"""Attention to every key and nothing else: what the FULL loop of a compiled kernel is held against."""
+"""Attention to every key and nothing else: the measure of a compiled kernel's FULL loop."""
 
 from __future__ import annotations
 
