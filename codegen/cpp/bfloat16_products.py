@@ -165,7 +165,8 @@ class Bfloat16Products:
         w.line(
             f"const int64_t turns = static_cast<int64_t>(arguments.B) * Hkv * {classes} * blocks;"
         )
-        w.line("#pragma omp parallel for schedule(static) num_threads(arguments.threads)")
+        w.line("const int turning = threads_for(turns * 256, arguments.threads);")
+        w.line("#pragma omp parallel for schedule(static) num_threads(turning)")
         with w.block("for (int64_t turn = 0; turn < turns; ++turn) {", "}"):
             w.line("const int32_t first_key = static_cast<int32_t>(turn % blocks) * BLOCK_N;")
             length = "Lk"

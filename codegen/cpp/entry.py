@@ -31,7 +31,9 @@ def write_entry(
             w.line(f"const int64_t tasks = {residue} * tiles * heads;")
         w.comment("Neighbouring tasks share a head, whose keys stay in a cache; its last tiles,")
         w.comment("which see most keys under a causal mask, come first.")
-        w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(arguments.threads)")
+        w.line(f"const int64_t pairs = heads * {rows} * arguments.Lk;")
+        w.line("const int threads = threads_for(pairs, arguments.threads);")
+        w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)")
         with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
             w.line("const FlushDenormals flush;")
             products.write_task(w)

@@ -387,7 +387,9 @@ class FewQueries:
                 "const int32_t parts = static_cast<int32_t>(maximum<int64_t>(1, "
                 f"minimum<int64_t>(minimum<int64_t>(wanted, {MOST_PARTS}), blocks)));"
             )
-            w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(arguments.threads)")
+            w.line("const int64_t pairs = problems * heads * arguments.Lq * arguments.Lk;")
+            w.line("const int threads = threads_for(pairs, arguments.threads);")
+            w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)")
             with w.block("for (int64_t task = 0; task < problems * parts; ++task) {", "}"):
                 w.line("const FlushDenormals flush;")
                 w.line("static thread_local FewScratch scratch;")

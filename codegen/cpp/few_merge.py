@@ -53,10 +53,10 @@ def write_merge(
         arguments.write_locals(
             w, "B H Lq " + text + (" offset Hkv" if uses(text, "i") or uses(text, "g") else "")
         )
-        w.line("#pragma omp parallel for schedule(static) num_threads(arguments.threads)")
-        with w.block(
-            "for (int64_t task = 0; task < static_cast<int64_t>(B) * H * Lq; ++task) {", "}"
-        ):
+        w.line("const int64_t rows = static_cast<int64_t>(B) * H * Lq;")
+        w.line("const int threads = threads_for(rows * Dv, arguments.threads);")
+        w.line("#pragma omp parallel for schedule(static) num_threads(threads)")
+        with w.block("for (int64_t task = 0; task < rows; ++task) {", "}"):
             w.line("const int32_t row = static_cast<int32_t>(task % Lq);")
             w.line("const int32_t h = static_cast<int32_t>(task / Lq % H);")
             w.line("const int32_t b = static_cast<int32_t>(task / Lq / H);")

@@ -124,8 +124,10 @@ def emit_prepare(
 
     w = Writer(comment="//")
     w.line(f"const int64_t chunks = (static_cast<int64_t>({length}) + LANES - 1) / LANES;")
-    w.line("#pragma omp parallel for schedule(static) num_threads(arguments.threads)")
-    with w.block(f"for (int64_t task = 0; task < chunks * {heads} * B; ++task) {{", "}"):
+    w.line(f"const int64_t tasks = chunks * {heads} * B;")
+    w.line("const int threads = threads_for(tasks * 64, arguments.threads);")
+    w.line("#pragma omp parallel for schedule(static) num_threads(threads)")
+    with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
         w.line("const int32_t start = static_cast<int32_t>(task % chunks) * LANES;")
         w.line(f"const int32_t rows = minimum(LANES, {length} - start);")
         w.line(f"const int32_t b = static_cast<int32_t>(task / chunks / {heads});")
@@ -186,8 +188,10 @@ def emit_scan(
     w = Writer(comment="//")
     tasks = " * ".join(["static_cast<int64_t>(1)", *leading])
     w.line(f"const int32_t length = {length};")
-    w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(arguments.threads)")
-    with w.block(f"for (int64_t task = 0; task < {tasks}; ++task) {{", "}"):
+    w.line(f"const int64_t tasks = {tasks};")
+    w.line("const int threads = threads_for(tasks * length, arguments.threads);")
+    w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)")
+    with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
         rest = "task"
         for index, dimension in reversed(list(zip(stage.indices, leading, strict=True))):
             w.line(f"const int32_t {index} = static_cast<int32_t>({rest} % {dimension});")

@@ -72,3 +72,6 @@ struct FlushDenormals {
     ~FlushDenormals() {}
 #endif
 };
+
+// How many threads that many steps are worth: to start and to wait for them takes longer than a few.
+INLINE int threads_for(int64_t steps, int32_t threads) { return steps < 8192 ? 1 : threads; }
