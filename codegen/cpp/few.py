@@ -19,7 +19,7 @@ from attndsl.codegen.cpp.reads import Array, Reads
 from attndsl.codegen.cpp.scope import Level, Scope, Text
 from attndsl.codegen.cpp.sources import Sources
 from attndsl.codegen.cpp.vectors import ElementOf, Vectors
-from attndsl.codegen.program import Specialization
+from attndsl.codegen.program import DType, Specialization
 from attndsl.codegen.writer import Writer
 from attndsl.expression import (
     FLOAT,
@@ -104,6 +104,8 @@ class FewQueries:
             ),
         )
         self._support = {"tile", "transpose", "keys_as_lanes"}
+        if specialization.dtype == DType.BFLOAT16:
+            self._support.add("bfloat16_rows")
         self.unit = Unit(None if factors.is_product_alone else LOG2_E)
 
     @property

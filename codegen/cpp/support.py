@@ -41,6 +41,7 @@ _PIECES: dict[str, tuple[str, ...]] = {
     "bfloat16_tile": ("tile", "transpose", "guard", "convert", "bfloat16", "exp2"),
     "pair_tile": ("transpose", "gather"),
     "keys_as_lanes": ("transpose",),
+    "bfloat16_rows": ("keys_as_lanes", "bfloat16"),
 }
 
 
