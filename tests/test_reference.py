@@ -175,10 +175,10 @@ def test_value_made_of_the_key() -> None:
     np.testing.assert_array_equal(output, k[..., 1:3])
 
 
-def test_value_of_another_size_than_the_one_given() -> None:
-    q, k, v = vectors()
-    output = reference.run(attention("v = v[0:Dv - 1] mask = i == j"), q, k, v, {}).output
-    np.testing.assert_array_equal(output, v[..., :3])
+def test_values_made_of_keys_have_a_size_of_their_own() -> None:
+    q, k, _ = vectors()
+    output = reference.run(attention("v = k[0:D - 1] mask = i == j"), q, k, None, {}).output
+    np.testing.assert_array_equal(output, k[..., :-1])
 
 
 def test_prepared_vectors_are_made_of_those_given() -> None:
