@@ -22,6 +22,8 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
     """Candidates, the default first. Raises `AttnError` A081 for an unknown target."""
     gpu = parse_target(target)
     stage = plan.attend
+    if specialization.dtype is DType.FLOAT32 and gpu.kind == "cuda":
+        return _SINGLE_PRECISION
     if stage.vectors or _reads_vectors(stage.score) or specialization.dtype is DType.FLOAT32:
         return _SMALL[gpu.kind]
     widest = max(
@@ -74,6 +76,15 @@ def _family(gpu: GpuTarget) -> str:
         return "cuda:100"
     return "cuda:90" if gpu.generation == 90 else "cuda:80"
 
+
+# NVIDIA's tensor cores have no single precision, so operands lie in registers.
+_SINGLE_PRECISION = (
+    Tile(64, 32, 8, 2),
+    Tile(32, 32, 8, 2),
+    Tile(32, 16, 8, 2),
+    Tile(16, 32, 4, 1),
+    Tile(16, 16, 4, 1),
+)
 
 _SMALL: dict[str, tuple[Tile, ...]] = {
     # Products of a whole group of warps, which cuda:90 has, take 64 rows.
