@@ -3,7 +3,7 @@
     python benchmarks/cpu.py                         everything: about an hour, mostly compilation
     python benchmarks/cpu.py --dtype fp32 --length 2048 --variant causal --variant ALiBi
 
-Prints medians of ratios and writes `benchmarks/results/cpu.json` and `cpu.png`, or by another `--name`.
+Prints medians of ratios and writes `NAME.json` and `NAME.png` under `benchmarks/results/`.
 """
 
 from __future__ import annotations
