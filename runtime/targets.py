@@ -25,11 +25,6 @@ class Target:
     def language(self) -> str:
         return "cpp" if self.name == "cpu" else "triton"
 
-    @property
-    def device_type(self) -> str:
-        """The type of the torch devices it runs on; AMD's are called `cuda` there, too."""
-        return "cpu" if self.name == "cpu" else "cuda"
-
     def __str__(self) -> str:
         return self.name
 

@@ -39,27 +39,15 @@ def bench(
 
         attndsl bench causal.attn --dtype bf16 --device cuda
     """
-    import torch
-
-    from attndsl.cli import peers, samples
-    from attndsl.runtime.arguments import TORCH_DTYPES
-    from attndsl.runtime.compilation import specialize
+    from attndsl.cli import peers
+    from attndsl.cli.sampled import sampled_call
     from attndsl.runtime.kernel import Kernel
 
-    sizes = options.parse_shape(shape)
-    bound = options.bound(options.choose(options.load_spec(spec), attention), param)
-    files = samples.read_files(given)
-    sizes = options.with_operands(sizes, files)
-    numbers = sizes.sizes() | options.axis_sizes(bound, grid, sizes.Lk)
-    arrays = samples.operands(numbers) | {n: files[n] for n in "qkv" if n in files}
-    inputs = samples.with_files(bound, samples.inputs(bound, numbers), files)
-    element = TORCH_DTYPES[specialize(bound, sizes.D, sizes.Dv, dtype or "fp32").dtype]
-    where = options.device(device)
-    q, k, v = (torch.as_tensor(arrays[name]).to(where, element) for name in "qkv")
-    tensors = {name: torch.as_tensor(value).to(where) for name, value in inputs.items()}
-    lengths = {name.removeprefix("axis."): n for name, n in numbers.items() if "axis." in name}
+    call = sampled_call(spec, shape, attention, param, given, grid, dtype, device)
+    bound, sizes, numbers, where = call.bound, call.sizes, call.numbers, call.where
+    q, k, v, tensors = call.q, call.k, call.v, call.inputs
     kernel = Kernel(bound)
-    named: dict[str, Any] = {"grid": lengths or None, **tensors}
+    named: dict[str, Any] = {"grid": call.grid, **tensors}
     runs: dict[str, Callable[[], Any] | None] = {
         "attndsl": lambda: kernel(q, k, v, **named),
         "SDPA, causal": peers.sdpa_causal(q, k, v),

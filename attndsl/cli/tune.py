@@ -35,26 +35,12 @@ def tune(
 
         attndsl tune gemma2.attn --shape 1,8,4096,64 --param window=1024
     """
-    import torch
-
-    from attndsl.cli import samples
     from attndsl.cli.output import show_json, table
-    from attndsl.runtime.arguments import TORCH_DTYPES
+    from attndsl.cli.sampled import sampled_call
     from attndsl.runtime.autotune import tune as measure
-    from attndsl.runtime.compilation import specialize
 
-    sizes = options.parse_shape(shape)
-    bound = options.bound(options.choose(options.load_spec(spec), attention), param)
-    files = samples.read_files(given)
-    sizes = options.with_operands(sizes, files)
-    numbers = sizes.sizes() | options.axis_sizes(bound, grid, sizes.Lk)
-    arrays = samples.operands(numbers) | {n: files[n] for n in "qkv" if n in files}
-    inputs = samples.with_files(bound, samples.inputs(bound, numbers), files)
-    element = TORCH_DTYPES[specialize(bound, sizes.D, sizes.Dv, dtype or "fp32").dtype]
-    where = options.device(device)
-    q, k, v = (torch.as_tensor(arrays[name]).to(where, element) for name in "qkv")
-    tensors = {name: torch.as_tensor(value).to(where) for name, value in inputs.items()}
-    lengths = {name.removeprefix("axis."): n for name, n in numbers.items() if "axis." in name}
+    call = sampled_call(spec, shape, attention, param, given, grid, dtype, device)
+    bound, where = call.bound, call.where
 
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -67,11 +53,13 @@ def tune(
         def advanced(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        result = measure(bound, q, k, v, tensors, grid=lengths or None, on_progress=advanced)
+        result = measure(
+            bound, call.q, call.k, call.v, call.inputs, grid=call.grid, on_progress=advanced
+        )
     if json:
         show_json(result.as_json())
         return
-    print(f"{bound.name}  {sizes}  {dtype or 'fp32'} on {where}\n")
+    print(f"{bound.name}  {call.sizes}  {dtype or 'fp32'} on {where}\n")
     rows = [
         [
             _tile(one.tile, where.type),

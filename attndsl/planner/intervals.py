@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from attndsl.diagnostics import InternalError
 from attndsl.expression import (
     BOOL,
-    FLOAT,
     INT,
     Binary,
     Call,
@@ -38,7 +37,6 @@ from attndsl.expression import (
     Select,
     Size,
     Unary,
-    walk,
 )
 from attndsl.planner.algebra import COMPARISONS, MIRRORED
 from attndsl.planner.extrema import LineExtrema, PlaneExtrema
@@ -103,12 +101,6 @@ def interval(value: Expression, boxes: Boxes) -> Interval:
     """An interval that encloses the values of an int or float in each box."""
     with np.errstate(all="ignore"):
         return _Interpreter(boxes).number(value)
-
-
-def supports(mask: Expression) -> bool:
-    """Whether the mask is made of what the interpreter knows: scalars over indices and reads."""
-    known = Literal | Index | Size | Scale | Coordinate | Read | Unary | Binary | Select | Call
-    return all(isinstance(node, known) and node.type in (BOOL, INT, FLOAT) for node in walk(mask))
 
 
 @dataclass
