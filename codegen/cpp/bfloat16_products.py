@@ -52,7 +52,7 @@ class Bfloat16Products:
     packed: tuple[str, ...]
     block_n: int
     support: set[str] = field(
-        default_factory=lambda: {"tile", "transpose", "guard", "bfloat16", "bfloat16_tile"}
+        default_factory=lambda: {"bfloat16_matrix", "bfloat16_dot", "bfloat16_converted"}
     )
 
     @property

@@ -16,9 +16,16 @@ struct Full {
     static constexpr bool partial = false;
 };
 
+// A product of numbers, added to a sum.
+struct AddProduct {
+    typedef float Number;
+    INLINE Floats spread(float x) { return floats(x); }
+    INLINE Floats add(Floats sum, Floats x, Floats y) { return sum + x * y; }
+};
+
 // A block of ROWS x GROUP accumulators: scores[row][column] (+)= sum over d of keys[row][d] * query[d][column].
-template <bool first>
-INLINE void dot_rows(const float *const (&keys)[ROWS], const Floats *query, int depth, Floats *scores) {
+template <bool first, class Sum = AddProduct>
+INLINE void dot_rows(const typename Sum::Number *const (&keys)[ROWS], const Floats *query, int depth, Floats *scores) {
     Floats sum[ROWS][GROUP];
     UNROLL
     for (int row = 0; row < ROWS; ++row) {
@@ -32,9 +39,10 @@ INLINE void dot_rows(const float *const (&keys)[ROWS], const Floats *query, int 
         for (int column = 0; column < GROUP; ++column) element[column] = query[d * COLUMNS + column];
         UNROLL
         for (int row = 0; row < ROWS; ++row) {
-            const Floats key = floats(keys[row][d]);
+            const Floats key = Sum::spread(keys[row][d]);
             UNROLL
-            for (int column = 0; column < GROUP; ++column) sum[row][column] += key * element[column];
+            for (int column = 0; column < GROUP; ++column)
+                sum[row][column] = Sum::add(sum[row][column], key, element[column]);
         }
     }
     UNROLL
@@ -74,10 +82,10 @@ INLINE void dot_tile(const float *key, int64_t stride, int keys, const Floats *q
 }
 
 // output[d][query] = output[d][query] * factor[query] + sum over keys of value[key][d] * weights[key][query],
-// for `rows` consecutive d.
-template <int rows>
-INLINE void accumulate_rows(const float *value, int64_t stride, int keys, const Floats *weights,
-                            const Floats *factor, Floats *output) {
+// for `rows` consecutive d; `key_stride` and `stride` are the steps from one key and one d to the next.
+template <int rows, class Sum = AddProduct>
+INLINE void accumulate_rows(const typename Sum::Number *value, int64_t key_stride, int64_t stride, int keys,
+                            const Floats *weights, const Floats *factor, Floats *output) {
     Floats sum[rows][GROUP];
     UNROLL
     for (int row = 0; row < rows; ++row) {
@@ -91,9 +99,10 @@ INLINE void accumulate_rows(const float *value, int64_t stride, int keys, const 
         for (int column = 0; column < GROUP; ++column) weight[column] = weights[key * COLUMNS + column];
         UNROLL
         for (int row = 0; row < rows; ++row) {
-            const Floats element = floats(value[key * stride + row]);
+            const Floats element = Sum::spread(value[key * key_stride + row * stride]);
             UNROLL
-            for (int column = 0; column < GROUP; ++column) sum[row][column] += element * weight[column];
+            for (int column = 0; column < GROUP; ++column)
+                sum[row][column] = Sum::add(sum[row][column], element, weight[column]);
         }
     }
     UNROLL
@@ -117,11 +126,11 @@ INLINE void accumulate_tile(const float *value, int64_t stride, int keys, const 
                 __builtin_prefetch(ahead + fetched * ahead_stride + element, 0, 2);
         for (int group = 0; group < COLUMNS; group += GROUP) {
             if (d + ROWS <= size)
-                accumulate_rows<ROWS>(value + d, stride, keys, weights + group, factor + group,
+                accumulate_rows<ROWS>(value + d, stride, 1, keys, weights + group, factor + group,
                                       output + d * COLUMNS + group);
             else
                 accumulate_rows<size % ROWS == 0 ? ROWS : size % ROWS>(
-                    value + d, stride, keys, weights + group, factor + group, output + d * COLUMNS + group);
+                    value + d, stride, 1, keys, weights + group, factor + group, output + d * COLUMNS + group);
         }
     }
 }

@@ -1,8 +1,10 @@
-"""bfloat16 tiles, on the processor's matrix unit (AMX) and converted to float without one."""
+"""bfloat16 tiles: on the processor's matrix unit (AMX), by dot products of pairs (VDPBF16PS), and
+converted to float where a processor has neither."""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -43,20 +45,31 @@ SPECS = {
 }
 # What LDTILECFG is encoded as.
 _CONFIGURES_TILES = b"\xc4\xe2\x78\x49"
+# VDPBF16PS between 512-bit registers: EVEX prefix (map 2, F3), opcode 52.
+_DOT_PRODUCT = re.compile(rb"\x62[\x02-\xf2][\x06-\x7e][\x40-\x48]\x52[\xc0-\xff]", re.DOTALL)
 
 
-@pytest.fixture(params=["unit", "float"])
+@pytest.fixture(params=["matrix unit", "dot products", "float"])
 def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the products of a tile are made."""
-    if request.param == "float":
-        monkeypatch.setattr(cpp_compiler, "_has_matrix_unit", lambda: False)
-    elif not _has_unit():
-        pytest.skip("this processor has no matrix unit for bfloat16")
+    needed = {"matrix unit": "amx_bf16", "dot products": "avx512_bf16"}.get(request.param)
+    if needed is not None and not _has(needed):
+        pytest.skip(f"this processor has no {request.param} of bfloat16 numbers")
+    _use(request.param, monkeypatch)
     return str(request.param)
 
 
-def _has_unit() -> bool:
-    return "amx_bf16" in cpp_compiler.processor_features() and cpp_compiler._has_matrix_unit()
+def _has(feature: str) -> bool:
+    if feature not in cpp_compiler.processor_features():
+        return False
+    return feature != "amx_bf16" or cpp_compiler._has_matrix_unit()
+
+
+def _use(products: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile as for a processor whose best way this is."""
+    without = {"dot products": ["amx-bf16"], "float": ["amx-bf16", "avx512bf16"]}.get(products, [])
+    flags = (*cpp_compiler.FLAGS, *(f"-mno-{feature}" for feature in without))
+    monkeypatch.setattr(cpp_compiler, "FLAGS", flags)
 
 
 def bfloats(*shape: int, **more: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -112,17 +125,21 @@ def test_hidden_numbers_never_leak(products: str, spec: str, bad: float) -> None
     torch.testing.assert_close(spoiled[:, :, :first], clean[:, :, :first], rtol=2**-7, atol=2**-8)
 
 
-def test_both_ways_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_ways_agree() -> None:
     """They differ by the rounding of weights alone."""
     q, k, v = bfloats(1, 2, 2, 300, 300, 64)
-    found = Kernel(attention_of(CAUSAL))(q, k, v)
-    monkeypatch.setattr(cpp_compiler, "_has_matrix_unit", lambda: False)
-    converted = Kernel(attention_of(CAUSAL))(q, k, v)
-    torch.testing.assert_close(found, converted, rtol=2**-7, atol=2**-8)
+    found = []
+    for products in ("matrix unit", "dot products", "float"):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            _use(products, monkeypatch)
+            found.append(Kernel(attention_of(CAUSAL))(q, k, v))
+    torch.testing.assert_close(found[0], found[2], rtol=2**-7, atol=2**-8)
+    torch.testing.assert_close(found[1], found[2], rtol=2**-7, atol=2**-8)
 
 
-def test_the_unit_is_used_where_there_is_one(products: str) -> None:
+def test_the_best_unit_is_used(products: str) -> None:
     specialization = Specialization(DType.BFLOAT16, 64, 64)
     program = emit(plan(attention_of(CAUSAL)), specialization, Tile(64, 64))
     binary = (built_directory(program) / OBJECT).read_bytes()
-    assert (_CONFIGURES_TILES in binary) == (products == "unit")
+    assert (_CONFIGURES_TILES in binary) == (products == "matrix unit")
+    assert (_DOT_PRODUCT.search(binary) is not None) == (products == "dot products")

@@ -1,0 +1,72 @@
+// Without instructions for bfloat16 the tiles are converted to float.
+#if !defined(BFLOAT16_PAIRS)
+struct MatrixUnit {
+    ~MatrixUnit() {}
+};
+
+template <int size>
+struct QueryTile {
+    Floats elements[size * COLUMNS];
+};
+
+template <int size>
+static void load_queries(const Bfloat16 *from, int64_t stride, int rows, bool negate, QueryTile<size> &to) {
+    load_columns<size>(from, stride, rows, negate ? -1.0f : 1.0f, to.elements, COLUMNS);
+}
+
+template <int size>
+static void dot_tile(const Bfloat16 *key, int64_t stride, int keys, const QueryTile<size> &query, Floats *scores) {
+    static thread_local float converted[BLOCK_N * size];
+    convert_tile<size>(key, stride, keys, converted);
+    dot_tile<size>(converted, size, keys, query.elements, scores, converted, size, 0);
+}
+
+constexpr bool PACKS_KEYS = false;
+
+template <int size>
+static void pack_keys(const Bfloat16 *, int64_t, int, Bfloat16 *) {}
+
+template <int size>
+static bool turn_values(const Bfloat16 *value, int64_t stride, int keys, int32_t *) {
+    bool finite = true;
+    for (int key = 0; key < keys; ++key)
+        for (int d = 0; d < size; ++d) finite &= (value[key * stride + d].bits & 0x7f80) != 0x7f80;
+    return finite;
+}
+
+template <int size>
+static void accumulate_tile(const Bfloat16 *value, int64_t stride, const int32_t *, int keys, const Floats *weights,
+                            const Floats *factor, bool, Floats *output) {
+    static thread_local float converted[BLOCK_N * size];
+    convert_tile<size>(value, stride, keys, converted);
+    accumulate_tile<size>(converted, size, keys, weights, factor, output, converted, size, 0);
+}
+
+INLINE bool any(Ints x) {
+    bool result = false;
+    for (int lane = 0; lane < LANES; ++lane) result |= x[lane] != 0;
+    return result;
+}
+
+INLINE void pair_weights(Floats *, int) {}
+
+INLINE void exponentiate(Floats *scores, int keys, const Floats *reference, float unit, Floats *total) {
+    for (int key = 0; key < keys; ++key) {
+        UNROLL
+        for (int column = 0; column < COLUMNS; ++column) {
+            Floats &cell = scores[key * COLUMNS + column];
+            cell = exp2((cell - reference[column]) * unit);
+            total[column] += cell;
+        }
+    }
+}
+
+// accumulate_tile for a block that holds NaN or infinity: a pair of weight 0 contributes nothing.
+template <int size>
+static void accumulate_guarded(const Bfloat16 *value, int64_t stride, int keys, const Floats *weights,
+                               const Floats *factor, Floats *output) {
+    static thread_local float converted[BLOCK_N * size];
+    convert_tile<size>(value, stride, keys, converted);
+    accumulate_guarded<size>(converted, size, keys, weights, factor, output);
+}
+#endif
