@@ -44,6 +44,31 @@ def test_offset_of_the_first_query(spec: str, offset: int) -> None:
     assert_matches(spec, *operands(1, 2, 2, 100, 100), offset=offset)
 
 
+NARROW = {
+    "one key": "i == j",
+    "band": "abs(i - j) <= 5",
+    "behind": "i - 40 <= j and j < i - 21",
+    "ahead": "i + 17 < j and j <= i + 33",
+    "falling": "150 <= i + j and i + j < 163",
+    "chunks": "i // 12 == j // 12",
+    "two bands": "abs(i - j) < 3 or 60 <= i - j and i - j < 70",
+    "steep": "2 * i - 9 <= j and j <= 2 * i",
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize(
+    ("queries", "keys", "width", "value_width"),
+    [(150, 150, 64, 64), (70, 203, 20, 12), (90, 41, 33, 7)],
+)
+def test_columns_that_see_few_keys(
+    name: str, queries: int, keys: int, width: int, value_width: int
+) -> None:
+    """Columns of a tile that see different parts of a block, which products leave out."""
+    spec = f"attention narrow {{ mask = {NARROW[name]} }}"
+    assert_matches(spec, *operands(1, 2, 1, queries, keys, width, value_width))
+
+
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)])
 def test_grouped_heads(heads: tuple[int, int]) -> None:
     assert_matches(WINDOW, *operands(2, *heads, 70, 90))

@@ -25,12 +25,14 @@ from attndsl.codegen.cpp.products import FloatProducts, Products, scores
 from attndsl.codegen.cpp.query_factor import fold_factors
 from attndsl.codegen.cpp.reads import Array, Reads
 from attndsl.codegen.cpp.scope import Level, Scope, Text
+from attndsl.codegen.cpp.seen import INDICES, sees_columns, write_seen
 from attndsl.codegen.cpp.sources import Sources
 from attndsl.codegen.cpp.vectors import Vectors
 from attndsl.codegen.program import Entry, Specialization, Tile
 from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import InternalError
 from attndsl.expression import FLOAT, TRUE, DotResult, Expression, Index, ScoreValue, Size
+from attndsl.planner.block_map import Ranges
 from attndsl.planner.plan import Attend, Plan
 
 _LEVELS = {
@@ -43,6 +45,7 @@ _LEVELS = {
     "j": Level.STEP,
     "i_first": Level.UNIFORM,
     "i_last": Level.UNIFORM,
+    **dict.fromkeys(INDICES, Level.STEP),
 }
 
 
@@ -102,6 +105,7 @@ class AttendKernel:
             ),
         )
         self._factors = fold_factors(stage)
+        self._sees_columns = sees_columns(stage)
         self._products = self._products_of(arrays, tile)
         for dot in range(len(stage.dots)):
             self._expressions.spell(DotResult(dot), self._products.spelled(dot))
@@ -147,7 +151,7 @@ class AttendKernel:
         return Kernel(w.text(), entry, frozenset(support), buffers)
 
     def _products_of(self, arrays: dict[str, Array], tile: Tile) -> Products:
-        shared = self._stage, self._sources, self._expressions, self._factors
+        shared = self._stage, self._sources, self._expressions, self._factors, self._sees_columns
         if has_bfloat16_form(self._stage, self._sources, tile):
             turned, finite = (
                 self._own_buffer(stem, arrays) for stem in ("turned_values", "finite_values")
@@ -197,16 +201,20 @@ class AttendKernel:
 
     def _write_tile(self, w: Writer) -> None:
         # Written from the inside out: what is computed once per tile is known at the end.
-        block, loops, finish, prologue = (Writer(comment="//") for _ in range(4))
+        block, loops, finish, prologue, seen = (Writer(comment="//") for _ in range(5))
         self._write_absorb(block)
-        write_block_loops(loops, self._stage.block_map, self._expressions)
+        block_map = self._stage.block_map
+        if self._sees_columns and isinstance(block_map, Ranges):
+            write_seen(seen, block_map, self._expressions)
+        write_block_loops(loops, block_map, self._expressions)
         self._write_finish(finish)
         self._write_rows(prologue)
         body = Writer(comment="//")
         body.lines(*self._scopes[Level.UNIFORM].lines)
-        for part in (prologue, block, loops, finish):
-            body.blank()
-            body.line(part.text().rstrip())
+        for part in (prologue, seen, block, loops, finish):
+            if part.text():
+                body.blank()
+                body.line(part.text().rstrip())
         extent = Writer(comment="//")
         self._write_extent(extent, body.text())
         residue = "" if self._residue is None else ", int32_t residue"
@@ -300,6 +308,11 @@ class AttendKernel:
             w.line(
                 f"const int32_t keys = partial ? minimum(BLOCK_N, {length} - first_key) : BLOCK_N;"
             )
+            if self._sees_columns:
+                w.line(
+                    "[[maybe_unused]] const Seen seen = "
+                    "seen_in_block(seen_first, seen_last, first_key, keys);"
+                )
             self._products.write_dots(w)
             pairs = Writer(comment="//")
             self._write_scores(pairs)

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 
 from attndsl.attention import Softmax
 from attndsl.codegen.cpp.expressions import Expressions
-from attndsl.codegen.cpp.products import LOG2_E, Unit, query, reads_callers, scores
+from attndsl.codegen.cpp.products import (
+    LOG2_E,
+    Unit,
+    query,
+    reads_callers,
+    scores,
+    write_either,
+)
 from attndsl.codegen.cpp.query_factor import QueryFactors
 from attndsl.codegen.cpp.scope import Level, Text
 from attndsl.codegen.cpp.sources import Place, Sources
@@ -47,6 +54,7 @@ class Bfloat16Products:
     sources: Sources
     expressions: Expressions
     factors: QueryFactors
+    sees_columns: bool
     turned: str
     finite: str
     packed: tuple[str, ...]
@@ -122,11 +130,14 @@ class Bfloat16Products:
             place, size = self.sources.key(product.key), self.sources.size(product.key)
             packed = "packed" if dot == 0 else f"packed_{dot}"
             w.line(f"const bool {packed} = {_packs(place, size)};")
-            w.line(
-                f"dot_tile<{size}>({packed} ? {self._packed(dot, size, 'block_number')} : "
-                f"{place.pointer}, {packed} ? {size} : {place.stride}, keys, "
-                f"scratch.{query(dot)}, scratch.{scores(dot)});"
+            keys = (
+                f"{packed} ? {self._packed(dot, size, 'block_number')} : {place.pointer}, "
+                f"{packed} ? {size} : {place.stride}, keys"
             )
+            operands = f"scratch.{query(dot)}, scratch.{scores(dot)}"
+            whole = f"dot_tile<{size}>({keys}, {operands});"
+            seen = f"dot_seen<{size}>({keys}, seen, {operands});"
+            write_either(w, whole, seen if self.sees_columns else None)
 
     def write_accumulate(self, w: Writer, factor: str) -> None:
         value, size = self.sources.key(self.stage.value), self.sources.size(self.stage.value)
@@ -135,23 +146,22 @@ class Bfloat16Products:
         if not isinstance(self.stage.normalizer, Softmax):
             w.line("pair_weights(scratch.scores, keys);")
         operands = f"value, {value.stride}"
-        accumulate = (
-            f"accumulate_tile<{size}>({operands}, {turned} + block_number * PAIRS * {size}, keys, "
-            f"scratch.scores, {factor}, rescaled, scratch.output);"
-        )
+        values = f"{operands}, {turned} + block_number * PAIRS * {size}"
+        sums = f"scratch.scores, {factor}, rescaled, scratch.output"
+        accumulate = f"accumulate_tile<{size}>({values}, keys, {sums});"
         if self.stage.mask == TRUE:
             w.line(accumulate)
             return
         w.comment("A hidden value that is not finite must not reach the sum.")
-        w.line(f"if (!partial || {finite}[block_number])")
-        with w.indented():
-            w.line(accumulate)
-        w.line("else")
+        w.line(f"if (partial && !{finite}[block_number])")
         with w.indented():
             w.line(
                 f"accumulate_guarded<{size}>({operands}, keys, scratch.scores, {factor}, "
                 "scratch.output);"
             )
+        with w.block("else {", "}"):
+            seen = f"accumulate_seen<{size}>({values}, seen, {sums});"
+            write_either(w, accumulate, seen if self.sees_columns else None)
 
     def write_before_tiles(self, w: Writer) -> None:
         """Turn every block of values, and pack the keys where that is worth it."""

@@ -77,13 +77,17 @@ def query(dot: int) -> str:
 
 @dataclass
 class FloatProducts:
-    """Products in float: factors are folded into the queries, other types converted per tile."""
+    """Products in float: factors are folded into the queries, other types converted per tile.
+
+    `sees_columns`: in partial blocks `seen` says which keys a column may see.
+    """
 
     stage: Attend
     sources: Sources
     expressions: Expressions
     factors: QueryFactors
-    support: set[str] = field(default_factory=lambda: {"tile", "transpose", "guard"})
+    sees_columns: bool
+    support: set[str] = field(default_factory=lambda: {"tile", "seen", "transpose", "guard"})
 
     @property
     def unit(self) -> Unit:
@@ -123,10 +127,10 @@ class FloatProducts:
             ahead = f"{pointer}, {stride}, 0"
             if dot == 0 and value.element == "float":
                 ahead = f"value, {value.stride}, {self.sources.size(self.stage.value)}"
-            w.line(
-                f"dot_tile<{size}>({pointer}, {stride}, keys, scratch.{query(dot)}, "
-                f"scratch.{scores(dot)}, {ahead});"
-            )
+            operands = f"scratch.{query(dot)}, scratch.{scores(dot)}"
+            whole = f"dot_tile<{size}>({pointer}, {stride}, keys, {operands}, {ahead});"
+            seen = f"dot_seen<{size}>({pointer}, {stride}, keys, seen, {operands});"
+            write_either(w, whole, seen if self.sees_columns else None)
 
     def write_accumulate(self, w: Writer, factor: str) -> None:
         value, size = self.sources.key(self.stage.value), self.sources.size(self.stage.value)
@@ -137,18 +141,18 @@ class FloatProducts:
             if key.element == "float":
                 width = self.sources.size(self.stage.dots[0].key)
                 ahead = f"{_key_rows(0)} + BLOCK_N * {key.stride}, {key.stride}, {width}"
-        operands = f"{pointer}, {stride}, keys, scratch.scores, {factor}, scratch.output"
-        accumulate = f"accumulate_tile<{size}>({operands}, {ahead});"
+        sums = f"scratch.scores, {factor}, scratch.output"
+        accumulate = f"accumulate_tile<{size}>({pointer}, {stride}, keys, {sums}, {ahead});"
         if self.stage.mask == TRUE:
             w.line(accumulate)
             return
         w.comment("A hidden value that is not finite must not reach the sum.")
-        w.line(f"if (!partial || all_finite<{size}>({pointer}, {stride}, keys))")
+        w.line(f"if (partial && !all_finite<{size}>({pointer}, {stride}, keys))")
         with w.indented():
-            w.line(accumulate)
-        w.line("else")
-        with w.indented():
-            w.line(f"accumulate_guarded<{size}>({operands});")
+            w.line(f"accumulate_guarded<{size}>({pointer}, {stride}, keys, {sums});")
+        with w.block("else {", "}"):
+            seen = f"accumulate_seen<{size}>({pointer}, {stride}, seen, {sums});"
+            write_either(w, accumulate, seen if self.sees_columns else None)
 
     def write_before_tiles(self, w: Writer) -> None:
         pass
@@ -171,6 +175,19 @@ class FloatProducts:
         self.sources.converted(size)
         w.line(f"convert_tile<{size}>({pointer}, {place.stride}, keys, scratch.converted);")
         return "scratch.converted", str(size)
+
+
+def write_either(w: Writer, whole: str, seen: str | None) -> None:
+    """A product of the whole block, or, where little of a partial one is visible, of that."""
+    if seen is None:
+        w.line(whole)
+        return
+    w.line("if (partial && seen.few)")
+    with w.indented():
+        w.line(seen)
+    w.line("else")
+    with w.indented():
+        w.line(whole)
 
 
 def _key_rows(dot: int) -> str:

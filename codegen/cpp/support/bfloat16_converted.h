@@ -21,6 +21,14 @@ static void dot_tile(const Bfloat16 *key, int64_t stride, int keys, const QueryT
     dot_tile<size>(converted, size, keys, query.elements, scores, converted, size, 0);
 }
 
+template <int size>
+static void dot_seen(const Bfloat16 *key, int64_t stride, int keys, const Seen &seen, const QueryTile<size> &query,
+                     Floats *scores) {
+    static thread_local float converted[BLOCK_N * size];
+    convert_tile<size>(key, stride, keys, converted);
+    dot_seen<size>(converted, size, keys, seen, query.elements, scores);
+}
+
 constexpr bool PACKS_KEYS = false;
 
 template <int size>
@@ -40,6 +48,16 @@ static void accumulate_tile(const Bfloat16 *value, int64_t stride, const int32_t
     static thread_local float converted[BLOCK_N * size];
     convert_tile<size>(value, stride, keys, converted);
     accumulate_tile<size>(converted, size, keys, weights, factor, output, converted, size, 0);
+}
+
+template <int size>
+static void accumulate_seen(const Bfloat16 *value, int64_t stride, const int32_t *, const Seen &seen,
+                            const Floats *weights, const Floats *factor, bool, Floats *output) {
+    static thread_local float converted[BLOCK_N * size];
+    int32_t keys = 0;
+    for (int column = 0; column < COLUMNS; ++column) keys = maximum(keys, seen.last[column]);
+    convert_tile<size>(value, stride, keys, converted);
+    accumulate_seen<size>(converted, size, seen, weights, factor, output);
 }
 
 INLINE bool any(Ints x) {

@@ -50,4 +50,21 @@ static void accumulate_tile(const Bfloat16 *, int64_t, const int32_t *turned, in
                                             factor + group, output + d * COLUMNS + group);
     }
 }
+template <int size>
+static void dot_seen(const Bfloat16 *key, int64_t stride, int keys, const Seen &seen, const QueryTile<size> &query,
+                     Floats *scores) {
+    dot_seen<size, AddPairs>(key, stride, keys, seen, query.words, scores);
+}
+
+template <int size>
+static void accumulate_seen(const Bfloat16 *, int64_t, const int32_t *turned, const Seen &seen, const Floats *weights,
+                            const Floats *factor, bool, Floats *output) {
+    for (int column = 0; column < COLUMNS; ++column) {
+        const int first = seen.first[column] / 2, pairs = (seen.last[column] + 1) / 2 - first;
+        for (int d = 0; d < size; d += 2 * ROWS)
+            accumulate_rows<2 * ROWS, AddPairs, 1>(turned + d * PAIRS + first, 1, PAIRS, pairs,
+                                                   weights + first * COLUMNS + column, factor + column,
+                                                   output + d * COLUMNS + column);
+    }
+}
 #endif

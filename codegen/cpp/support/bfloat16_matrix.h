@@ -96,4 +96,18 @@ static void accumulate_tile(const Bfloat16 *, int64_t, const int32_t *turned, in
         }
     }
 }
+// The unit's tiles are too large to leave out what a column of queries does not see.
+template <int size>
+static void dot_seen(const Bfloat16 *key, int64_t stride, int keys, const Seen &, const QueryTile<size> &query,
+                     Floats *scores) {
+    dot_tile<size>(key, stride, keys, query, scores);
+}
+
+template <int size>
+static void accumulate_seen(const Bfloat16 *value, int64_t stride, const int32_t *turned, const Seen &seen,
+                            const Floats *weights, const Floats *factor, bool changed, Floats *output) {
+    int32_t keys = 0;
+    for (int column = 0; column < COLUMNS; ++column) keys = maximum(keys, seen.last[column]);
+    accumulate_tile<size>(value, stride, turned, keys, weights, factor, changed, output);
+}
 #endif

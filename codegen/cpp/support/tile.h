@@ -23,32 +23,32 @@ struct AddProduct {
     INLINE Floats add(Floats sum, Floats x, Floats y) { return sum + x * y; }
 };
 
-// A block of ROWS x GROUP accumulators: scores[row][column] (+)= sum over d of keys[row][d] * query[d][column].
-template <bool first, class Sum = AddProduct>
-INLINE void dot_rows(const typename Sum::Number *const (&keys)[ROWS], const Floats *query, int depth, Floats *scores) {
-    Floats sum[ROWS][GROUP];
+// A block of rows x group accumulators: scores[row][column] (+)= sum over d of keys[row][d] * query[d][column].
+template <bool first, class Sum = AddProduct, int rows = ROWS, int group = GROUP>
+INLINE void dot_rows(const typename Sum::Number *const (&keys)[rows], const Floats *query, int depth, Floats *scores) {
+    Floats sum[rows][group];
     UNROLL
-    for (int row = 0; row < ROWS; ++row) {
+    for (int row = 0; row < rows; ++row) {
         UNROLL
-        for (int column = 0; column < GROUP; ++column)
+        for (int column = 0; column < group; ++column)
             sum[row][column] = first ? Floats{} : scores[row * COLUMNS + column];
     }
     for (int d = 0; d < depth; ++d) {
-        Floats element[GROUP];
+        Floats element[group];
         UNROLL
-        for (int column = 0; column < GROUP; ++column) element[column] = query[d * COLUMNS + column];
+        for (int column = 0; column < group; ++column) element[column] = query[d * COLUMNS + column];
         UNROLL
-        for (int row = 0; row < ROWS; ++row) {
+        for (int row = 0; row < rows; ++row) {
             const Floats key = Sum::spread(keys[row][d]);
             UNROLL
-            for (int column = 0; column < GROUP; ++column)
+            for (int column = 0; column < group; ++column)
                 sum[row][column] = Sum::add(sum[row][column], key, element[column]);
         }
     }
     UNROLL
-    for (int row = 0; row < ROWS; ++row) {
+    for (int row = 0; row < rows; ++row) {
         UNROLL
-        for (int column = 0; column < GROUP; ++column) scores[row * COLUMNS + column] = sum[row][column];
+        for (int column = 0; column < group; ++column) scores[row * COLUMNS + column] = sum[row][column];
     }
 }
 
@@ -83,32 +83,32 @@ INLINE void dot_tile(const float *key, int64_t stride, int keys, const Floats *q
 
 // output[d][query] = output[d][query] * factor[query] + sum over keys of value[key][d] * weights[key][query],
 // for `rows` consecutive d; `key_stride` and `stride` are the steps from one key and one d to the next.
-template <int rows, class Sum = AddProduct>
+template <int rows, class Sum = AddProduct, int group = GROUP>
 INLINE void accumulate_rows(const typename Sum::Number *value, int64_t key_stride, int64_t stride, int keys,
                             const Floats *weights, const Floats *factor, Floats *output) {
-    Floats sum[rows][GROUP];
+    Floats sum[rows][group];
     UNROLL
     for (int row = 0; row < rows; ++row) {
         UNROLL
-        for (int column = 0; column < GROUP; ++column)
+        for (int column = 0; column < group; ++column)
             sum[row][column] = output[row * COLUMNS + column] * factor[column];
     }
     for (int key = 0; key < keys; ++key) {
-        Floats weight[GROUP];
+        Floats weight[group];
         UNROLL
-        for (int column = 0; column < GROUP; ++column) weight[column] = weights[key * COLUMNS + column];
+        for (int column = 0; column < group; ++column) weight[column] = weights[key * COLUMNS + column];
         UNROLL
         for (int row = 0; row < rows; ++row) {
             const Floats element = Sum::spread(value[key * key_stride + row * stride]);
             UNROLL
-            for (int column = 0; column < GROUP; ++column)
+            for (int column = 0; column < group; ++column)
                 sum[row][column] = Sum::add(sum[row][column], element, weight[column]);
         }
     }
     UNROLL
     for (int row = 0; row < rows; ++row) {
         UNROLL
-        for (int column = 0; column < GROUP; ++column) output[row * COLUMNS + column] = sum[row][column];
+        for (int column = 0; column < group; ++column) output[row * COLUMNS + column] = sum[row][column];
     }
 }
 
