@@ -14,7 +14,7 @@ from attndsl.planner.block_map import Ranges
 from attndsl.planner.plan import Attend
 from attndsl.planner.simplify import simplify
 
-# `ROWS` in support/tile.h.
+# `SEEN_STEP` in support/seen.h.
 _STEP = 4
 
 INDICES = ("column_first", "column_last")

@@ -61,8 +61,8 @@ static void accumulate_seen(const Bfloat16 *, int64_t, const int32_t *turned, co
                             const Floats *factor, bool, Floats *output) {
     for (int column = 0; column < COLUMNS; ++column) {
         const int first = seen.first[column] / 2, pairs = (seen.last[column] + 1) / 2 - first;
-        for (int d = 0; d < size; d += 2 * ROWS)
-            accumulate_rows<2 * ROWS, AddPairs, 1>(turned + d * PAIRS + first, 1, PAIRS, pairs,
+        for (int d = 0; d < size; d += 8)
+            accumulate_rows<8, AddPairs, 1>(turned + d * PAIRS + first, 1, PAIRS, pairs,
                                                    weights + first * COLUMNS + column, factor + column,
                                                    output + d * COLUMNS + column);
     }

@@ -1,5 +1,7 @@
-// The keys of a block that each column of queries may see, in whole ROWS: those outside are hidden from all its lanes.
+// The keys of a block that each column of queries may see, in steps of 4: those outside are hidden from all its lanes.
 // Blocks on the edge of what is visible are worked on column by column where that leaves a good part out.
+constexpr int SEEN_STEP = 4;
+
 struct Seen {
     int32_t first[COLUMNS], last[COLUMNS];
     bool few;
@@ -11,7 +13,7 @@ INLINE Seen seen_in_block(const int32_t (&first)[COLUMNS], const int32_t (&last)
     Seen seen;
     int32_t pairs = 0;
     for (int column = 0; column < COLUMNS; ++column) {
-        seen.first[column] = minimum(maximum(first[column] - first_key, 0), keys / ROWS * ROWS);
+        seen.first[column] = minimum(maximum(first[column] - first_key, 0), keys / SEEN_STEP * SEEN_STEP);
         seen.last[column] = maximum(minimum(last[column] - first_key, keys), seen.first[column]);
         pairs += seen.last[column] - seen.first[column];
     }
@@ -37,10 +39,10 @@ template <int size, class Sum = AddProduct, class Key>
 static void dot_seen(const Key *key, int64_t stride, int keys, const Seen &seen, const Floats *query, Floats *scores) {
     for (int column = 0; column < COLUMNS; ++column) {
         int first = seen.first[column];
-        for (; first + ROWS < seen.last[column]; first += 2 * ROWS)
-            dot_column<size, 2 * ROWS, Sum>(key, stride, first, keys, query + column, scores + column);
+        for (; first + SEEN_STEP < seen.last[column]; first += 2 * SEEN_STEP)
+            dot_column<size, 2 * SEEN_STEP, Sum>(key, stride, first, keys, query + column, scores + column);
         if (first < seen.last[column])
-            dot_column<size, ROWS, Sum>(key, stride, first, keys, query + column, scores + column);
+            dot_column<size, SEEN_STEP, Sum>(key, stride, first, keys, query + column, scores + column);
     }
 }
 
@@ -48,7 +50,7 @@ static void dot_seen(const Key *key, int64_t stride, int keys, const Seen &seen,
 template <int size>
 static void accumulate_seen(const float *value, int64_t stride, const Seen &seen, const Floats *weights,
                             const Floats *factor, Floats *output) {
-    constexpr int TOGETHER = 2 * ROWS, REST = size % TOGETHER == 0 ? TOGETHER : size % TOGETHER;
+    constexpr int TOGETHER = 8, REST = size % TOGETHER == 0 ? TOGETHER : size % TOGETHER;
     for (int column = 0; column < COLUMNS; ++column) {
         const int first = seen.first[column], keys = seen.last[column] - first;
         const Floats *weight = weights + first * COLUMNS + column;

@@ -1,12 +1,13 @@
 // The two matrix products of a tile. Lanes are queries: a row of COLUMNS vectors holds one number
 // for each of the BLOCK_M queries, and keys and values are broadcast from where they lie in memory.
 constexpr int COLUMNS = BLOCK_M / LANES;
-#if defined(__AVX512F__)
-constexpr int GROUP = COLUMNS % 4 == 0 ? 4 : COLUMNS % 3 == 0 ? 3 : COLUMNS % 2 == 0 ? 2 : 1;
-#else
 constexpr int GROUP = COLUMNS % 2 == 0 ? 2 : 1;
-#endif
+// Accumulators are ROWS x GROUP of the processor's 32 or 16 vector registers.
+#if defined(__AVX512F__)
+constexpr int ROWS = 8;
+#else
 constexpr int ROWS = 4;
+#endif
 
 // How a block of keys is visited.
 struct Partial {
