@@ -51,7 +51,8 @@ Array = NDArray[Any]
 class Environment:
     """What the names in an expression stand for.
 
-    `indices` are int64 arrays over the grid. `axes` are the names of the attention's axes, in
+    `indices` are int64 arrays over the grid; one named `i.y` is the coordinate of that name, which
+    otherwise follows from the position `i`. `axes` are the names of the attention's axes, in
     order; their lengths are the sizes `axis.NAME`. `operands` are float64, the grid with a trailing
     vector axis. `inputs` holds the caller's tensors and the token scans. `visible` is a bool array
     over the grid, or None.
@@ -129,7 +130,7 @@ class _Evaluator:
             case Index(name=name):
                 return environment.indices[name]
             case Coordinate(position=position, axis=axis):
-                return _coordinate(environment.indices[position], axis, environment)
+                return _coordinate(position, axis, environment)
             case Size(name=name):
                 return np.asarray(environment.sizes[name], np.int64)
             case Scale():
@@ -252,11 +253,14 @@ def _lifted(value: Array, type: Type, result: Type) -> Array:
     return value
 
 
-def _coordinate(position: Array, axis: str, environment: Environment) -> Array:
+def _coordinate(position: str, axis: str, environment: Environment) -> Array:
     """Row-major: the last axis is the fastest. The first is not reduced modulo its length."""
+    own = environment.indices.get(f"{position}.{axis}")
+    if own is not None:
+        return own
     number = environment.axes.index(axis)
     stride = math.prod(environment.sizes[f"axis.{name}"] for name in environment.axes[number + 1 :])
-    steps = position // stride
+    steps = environment.indices[position] // stride
     return steps if number == 0 else steps % environment.sizes[f"axis.{axis}"]
 
 

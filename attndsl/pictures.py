@@ -1,7 +1,8 @@
 """The mask and its blocks as a picture: what is computed, what is skipped, and why it is cheap.
 
 A picture shows one head. Where the kernel takes the positions in another order than theirs (a
-dilated mask, by residue class), the picture shows the kernel's order beside the natural one.
+dilated mask, by residue class; a mask over a grid, in boxes of it), the picture shows the kernel's
+order beside the natural one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 from attndsl.evaluate import Environment, evaluate
 from attndsl.expression import BOOL, Binary, Expression, Unary
-from attndsl.planner.block_lists import problems
 from attndsl.planner.block_map import Kind
+from attndsl.planner.grids import tile_sides
 from attndsl.planner.plan import Attend, Plan
+from attndsl.planner.problems import Problem, problems
 from attndsl.planner.visits import visits
 
 if TYPE_CHECKING:
@@ -40,8 +42,11 @@ class HeadPicture:
 
     `rows` and `keys` are row and key numbers in that order. Block (m, n) covers
     `row_edges[m]:row_edges[m + 1]` of them by `key_edges[n]:key_edges[n + 1]`, and `kinds[m, n]`
-    is its `Kind`. `visible` is the mask of every pair in the natural order. `part` says which stage
-    of a plan with several it shows.
+    is its `Kind`. Over a grid, where every tile of queries has boxes of keys of its own, a block
+    here is a single key for a tile. `visible` is the mask of every pair in the natural order.
+    `blocks` counts the blocks that a kernel visits, and those that there are in all. `order` says
+    how the kernel takes positions, if not in their order, and `part` which stage of a plan with
+    several it shows.
     """
 
     head: int
@@ -51,11 +56,13 @@ class HeadPicture:
     key_edges: Array
     kinds: Array
     visible: Array
-    modulus: int | None
+    blocks: Mapping[Kind, int]
+    all_blocks: int
+    order: str | None
     part: str = ""
 
     def count(self, kind: Kind) -> int:
-        return int(np.count_nonzero(self.kinds == kind))
+        return self.blocks.get(kind, 0)
 
     @property
     def density(self) -> float:
@@ -108,30 +115,56 @@ def _stage_picture(
     rows: list[Array] = []
     keys: list[Array] = []
     row_edges, key_edges = [0], [0]
-    first_blocks: dict[int | None, tuple[int, int]] = {}
-    for problem in problems(stage, sizes):
-        first_blocks[problem.residue] = len(row_edges) - 1, len(key_edges) - 1
-        rows.append(problem.first_row + problem.step * np.arange(problem.rows))
-        keys.append(problem.first_key + problem.step * np.arange(problem.keys))
-        row_edges += _edges(row_edges[-1], problem.rows, block_m)
-        key_edges += _edges(key_edges[-1], problem.keys, block_n)
+    all_blocks = 0
+    first_blocks: dict[Problem, tuple[int, int]] = {}
+    for problem in problems(stage, sizes, block_m):
+        first_blocks[problem] = len(row_edges) - 1, len(key_edges) - 1
+        tiles = problem.tiles(block_m)
+        boxes = problem.boxes(block_n)
+        all_blocks += tiles * len(boxes)
+        for tile in range(tiles):
+            rows.append(problem.queries(tile, block_m).numbers)
+            row_edges.append(row_edges[-1] + rows[-1].size)
+        for box in boxes:
+            keys.append(problem.key_tokens(box).numbers)
+            each = 1 if stage.grid is not None else max(1, keys[-1].size)
+            key_edges += range(key_edges[-1] + each, key_edges[-1] + keys[-1].size + 1, each)
+    order = np.concatenate([*keys, np.zeros(0, np.int64)])
+    place_of_key = np.empty(sizes["Lk"], np.int64)
+    place_of_key[order] = np.arange(order.size)
     kinds = np.zeros((len(row_edges) - 1, len(key_edges) - 1), np.uint8)
+    blocks = {Kind.PARTIAL: 0, Kind.FULL: 0}
     for visit in visits(stage, base, block_m, block_n):
         if batch in visit.batches and head in visit.heads:
-            row, column = first_blocks[visit.problem.residue]
+            row, column = first_blocks[visit.problem]
             for block in visit.blocks:
-                kinds[row + visit.start // block_m, column + block.start // block_n] = block.kind
+                blocks[block.kind] += 1
+                if stage.grid is not None:
+                    seen = place_of_key[visit.problem.key_tokens(block.box).numbers]
+                else:
+                    seen = np.array([column + block.box[0][0] // block_n])
+                kinds[row + visit.tile, seen] = block.kind
     return HeadPicture(
         head=head,
-        rows=np.concatenate(rows),
-        keys=np.concatenate(keys),
+        rows=np.concatenate([*rows, np.zeros(0, np.int64)]),
+        keys=order,
         row_edges=np.array(row_edges),
         key_edges=np.array(key_edges),
         kinds=kinds,
         visible=_visible(_mask_of(plan, stage), base, batch, head),
-        modulus=None if stage.residue is None else len(first_blocks),
+        blocks=blocks,
+        all_blocks=all_blocks,
+        order=_order(stage, len(first_blocks), block_m),
         part=part,
     )
+
+
+def _order(stage: Attend, classes: int, block_m: int) -> str | None:
+    """How the kernel takes the positions, in a few words."""
+    if stage.grid is not None:
+        sides = " × ".join(map(str, tile_sides(block_m, len(stage.grid.axes))))
+        return f"in boxes of {sides}" + (f", {classes} classes" if classes > 1 else "")
+    return None if stage.residue is None else f"by class mod {classes}"
 
 
 def _mask_of(plan: Plan, stage: Attend) -> Expression:
@@ -159,7 +192,7 @@ def draw(pictures: Sequence[HeadPicture], path: Path, title: str) -> None:
 
     panels: list[tuple[HeadPicture, bool]] = []
     for picture in pictures:
-        if picture.modulus is not None:
+        if picture.order is not None:
             panels.append((picture, False))
         panels.append((picture, True))
     figure = Figure(
@@ -172,11 +205,9 @@ def draw(pictures: Sequence[HeadPicture], path: Path, title: str) -> None:
         heading = []
         if len(pictures) > 1:
             heading.append(picture.part or f"head {picture.head}")
-        if picture.modulus is not None:
+        if picture.order is not None:
             heading.append(
-                f"as the kernel takes it, by class mod {picture.modulus}"
-                if with_blocks
-                else "the mask"
+                f"as the kernel takes it, {picture.order}" if with_blocks else "the mask"
             )
         place.set_title(", ".join(heading), fontsize=8.5)
         place.set_ylabel("query" if place is axes[0] else "", fontsize=9)
@@ -225,10 +256,6 @@ def _cell(part: Array, colours: bool) -> str:
     return f"\033[{colour}m{text}\033[0m" if colours else text
 
 
-def _edges(start: int, length: int, block: int) -> list[int]:
-    return [start + min(stop, length) for stop in range(block, length + block, block)]
-
-
 def _visible(mask: Expression, base: Environment, batch: int, head: int) -> Array:
     """The mask of every pair of one head, a band of rows at a time."""
     sizes = base.sizes
@@ -266,7 +293,7 @@ def _draw_panel(axes: Axes, picture: HeadPicture, with_blocks: bool) -> None:
         axes.hlines(picture.row_edges, 0, keys, color=GRID, lw=width)
         axes.vlines(picture.key_edges, 0, rows, color=GRID, lw=width)
     axes.tick_params(labelsize=7.5, length=2.5, width=0.5)
-    if with_blocks and picture.modulus is not None:
+    if with_blocks and picture.order is not None:
         axes.set_xticks([])
         axes.set_yticks([])
     else:

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +19,9 @@ from attndsl.diagnostics import InternalError
 from attndsl.evaluate import evaluate_size
 from attndsl.expression import Expression, Operand, Vector, walk
 from attndsl.planner.block_map import Kind
+from attndsl.planner.lists import Block
 from attndsl.planner.plan import Attend, Partial, Plan, Prepare, Scan, Source
-from attndsl.planner.visits import Block, Visit, visits
+from attndsl.planner.visits import Visit, pair_indices, tile_indices, visits
 from attndsl.runtime.torch_evaluate import Environment, evaluate
 
 BLOCK_M, BLOCK_N = 128, 256
@@ -143,6 +143,9 @@ class _Call:
     def tensor(self, array: numpy_evaluate.Array) -> Tensor:
         return torch.as_tensor(array, dtype=torch.int64, device=self.base.device)
 
+    def tensors(self, arrays: Mapping[str, numpy_evaluate.Array]) -> dict[str, Tensor]:
+        return {name: self.tensor(array) for name, array in arrays.items()}
+
     def _shape(self, dimensions: tuple[Expression, ...]) -> tuple[int, ...]:
         return tuple(evaluate_size(size, self.base.sizes) for size in dimensions)
 
@@ -161,21 +164,9 @@ class _Tile:
 
     def __init__(self, call: _Call, stage: Attend, visit: Visit) -> None:
         self._call, self._stage, self._visit = call, stage, visit
-        problem = visit.problem
-        local = torch.arange(visit.start, visit.stop, device=call.base.device)
-        self._rows = problem.first_row + problem.step * local
-        indices = {
-            "b": call.tensor(visit.batches).reshape(-1, 1, 1, 1),
-            "h": call.tensor(visit.heads).reshape(1, -1, 1, 1),
-            "g": call.tensor(visit.heads // call.group).reshape(1, -1, 1, 1),
-            "i": (local + problem.offset).reshape(1, 1, -1, 1),
-        }
-        if problem.residue is None:
-            indices["row"] = local.reshape(1, 1, -1, 1)
-        else:
-            residue = call.tensor(np.array(problem.residue))
-            indices["residue"] = residue.reshape(1, 1, 1, 1)
-        sizes = {**call.base.sizes, **problem.local_sizes}
+        self._rows = call.tensor(visit.queries.numbers)
+        indices = call.tensors(tile_indices(visit, call.base.sizes))
+        sizes = {**call.base.sizes, **visit.problem.local_sizes}
         self._environment = dataclasses.replace(call.base, indices=indices, sizes=sizes)
         batches, heads = call.tensor(visit.batches), call.tensor(visit.heads)
         self.place = batches[:, None, None], heads[:, None], self._rows
@@ -244,12 +235,11 @@ class _Tile:
 
     def _block(self, block: Block) -> tuple[Tensor, Tensor, Tensor, Environment]:
         """Scores, visibility and values of one block, and the environment of its pairs."""
-        problem = self._visit.problem
-        local = torch.arange(block.start, block.stop, device=self._call.base.device)
-        keys = problem.first_key + problem.step * local
+        indices = pair_indices(self._visit, block, self._call.base.sizes)
+        keys = self._call.tensor(self._visit.problem.key_tokens(block.box).numbers)
         pairs = dataclasses.replace(
             self._environment,
-            indices={**self._environment.indices, "j": local.reshape(1, 1, 1, -1)},
+            indices=self._call.tensors(indices),
             dots={
                 number: query @ self._vectors(dot.key, keys).transpose(-1, -2)
                 for number, (dot, query) in enumerate(

@@ -45,7 +45,8 @@ from attndsl.expression import (
 
 @dataclass(frozen=True)
 class Environment:
-    """What the names in an expression stand for; `operands` are float32 with a vector axis."""
+    """What the names in an expression stand for; `operands` are float32 with a vector axis. An
+    index named `i.y` is the coordinate of that name, which otherwise follows from `i`."""
 
     device: torch.device
     indices: Mapping[str, Tensor] = field(default_factory=dict)
@@ -70,7 +71,7 @@ def evaluate(node: Expression, environment: Environment) -> Tensor:
         case Index(name=name):
             return environment.indices[name]
         case Coordinate(position=position, axis=axis):
-            return _coordinate(environment.indices[position], axis, environment)
+            return _coordinate(position, axis, environment)
         case Size(name=name):
             size = environment.sizes[name]
             return torch.tensor(size, dtype=torch.int64, device=environment.device)
@@ -141,11 +142,14 @@ def _rank(type: Type) -> int:
     return 2 if isinstance(type, Matrix) else 1 if isinstance(type, Vector) else 0
 
 
-def _coordinate(position: Tensor, axis: str, environment: Environment) -> Tensor:
+def _coordinate(position: str, axis: str, environment: Environment) -> Tensor:
     """Row-major: the last axis is the fastest. The first is not reduced modulo its length."""
+    own = environment.indices.get(f"{position}.{axis}")
+    if own is not None:
+        return own
     number = environment.axes.index(axis)
     stride = math.prod(environment.sizes[f"axis.{name}"] for name in environment.axes[number + 1 :])
-    steps = _floor_divide(position, stride)
+    steps = _floor_divide(environment.indices[position], stride)
     return steps if number == 0 else steps % environment.sizes[f"axis.{axis}"]
 
 

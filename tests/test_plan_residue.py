@@ -13,10 +13,10 @@ from attndsl.evaluate import Environment, evaluate
 from attndsl.expression import Literal
 from attndsl.module import load_text
 from attndsl.planner import plan
-from attndsl.planner.block_lists import problems
 from attndsl.planner.cost import cost
 from attndsl.planner.execute import execute
 from attndsl.planner.plan import Plan
+from attndsl.planner.problems import LineProblem, problems
 from attndsl.planner.residue import on_classes
 from attndsl.printing import text
 
@@ -71,7 +71,8 @@ def test_other_masks_are_left_whole(body: str) -> None:
 def test_problems_share_out_every_row_and_key(rows: int, keys: int, offset: int, m: int) -> None:
     stage = planned(f"mask = (i - j) % {m} == 0").attend
     seen_rows, seen_keys = [], []
-    for problem in problems(stage, {"Lq": rows, "Lk": keys, "offset": offset}):
+    for problem in problems(stage, {"Lq": rows, "Lk": keys, "offset": offset}, 16):
+        assert isinstance(problem, LineProblem)
         assert problem.residue is not None
         for local in range(problem.rows):
             row = problem.first_row + m * local

@@ -85,7 +85,7 @@ def view(
         if len(pictures) > 1:
             print(picture.part or f"head {picture.head}")
         print(terminal(picture, colours=use_colours(sys.stdout), columns=columns))
-        print(_summary(picture.kinds.size, picture))
+        print(_summary(picture))
 
 
 def _title(name: str, param: list[str] | None, sizes: options.Shape, tile: str) -> str:
@@ -94,13 +94,14 @@ def _title(name: str, param: list[str] | None, sizes: options.Shape, tile: str) 
     return f"{name}{settings}\n{lengths}, blocks of {tile.replace(',', ' × ')}"
 
 
-def _summary(blocks: int, picture: object) -> str:
+def _summary(picture: object) -> str:
     from attndsl.pictures import HeadPicture
     from attndsl.planner.block_map import Kind
 
     assert isinstance(picture, HeadPicture)
     full, partial = picture.count(Kind.FULL), picture.count(Kind.PARTIAL)
+    empty = max(0, picture.all_blocks - full - partial)
     return (
-        f"██ {full} full, ▒▒ {partial} partial, ·· {blocks - full - partial} empty blocks; "
+        f"██ {full} full, ▒▒ {partial} partial, ·· {empty} empty blocks; "
         f"{picture.density:.1%} of the pairs are visible"
     )

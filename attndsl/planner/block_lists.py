@@ -4,109 +4,70 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from attndsl.diagnostics import InternalError
 from attndsl.evaluate import Array, Environment, evaluate
-from attndsl.expression import TRUE, Expression, Literal
-from attndsl.planner.block_map import BlockInterval, BlockTable, Kind, Ranges, Table
+from attndsl.expression import TRUE, Expression
+from attndsl.planner.block_map import BlockInterval, BlockTable, Kind, Product, Ranges, Table
+from attndsl.planner.grid_lists import GridLists
+from attndsl.planner.lists import Block, BlockLists
 from attndsl.planner.plan import Attend
+from attndsl.planner.problems import GridProblem, LineProblem, Problem
 from attndsl.planner.table import build_table
 
 # Guards are evaluated for at most about this many blocks when blocks are counted.
 MOST_GUARDS = 1 << 20
 
 
-@dataclass(frozen=True)
-class Problem:
-    """The whole score matrix, or one residue class of it (see `Attend`).
-
-    Query row `row'` of the problem is row `first_row + step * row'` of the call, key `j'` is key
-    `first_key + step * j'`, and `i' = row' + offset`.
-    """
-
-    residue: int | None
-    step: int
-    first_row: int
-    first_key: int
-    rows: int
-    keys: int
-    offset: int
-
-    @property
-    def local_sizes(self) -> dict[str, int]:
-        """The sizes that a stage over residue classes knows beside the call's."""
-        if self.residue is None:
-            return {}
-        return {"local.Lq": self.rows, "local.Lk": self.keys, "local.offset": self.offset}
-
-
-def problems(stage: Attend, sizes: Mapping[str, int]) -> tuple[Problem, ...]:
-    """The independent problems of a stage, in the order of their residue."""
-    rows, keys, offset = (sizes[name] for name in ("Lq", "Lk", "offset"))
-    if stage.residue is None:
-        return (Problem(None, 1, 0, 0, rows, keys, offset),)
-    assert isinstance(stage.residue, Literal)
-    step = int(stage.residue.value)
-    result = []
-    for residue in range(step):
-        first_row = (residue - offset) % step
-        result.append(
-            Problem(
-                residue,
-                step,
-                first_row,
-                residue,
-                max(0, -((first_row - rows) // step)),
-                max(0, -((residue - keys) // step)),
-                (first_row + offset - residue) // step,
-            )
-        )
-    return tuple(result)
-
-
-class BlockLists(Protocol):
-    """The key blocks of every tile of one problem."""
-
-    def of(self, b: int, h: int, query_block: int, only: Kind | None = None) -> dict[int, Kind]:
-        """The key blocks of one tile, and their kinds; those of one kind if `only` it is wanted."""
-        ...
-
-    def counts(self) -> Iterator[tuple[Kind, Array]]:
-        """How many blocks of one kind each `[batch, head, query block]` has; kinds may repeat."""
-        ...
-
-
 def block_lists(
     stage: Attend, base: Environment, problem: Problem, block_m: int, block_n: int
 ) -> BlockLists:
     """The lists of a stage's block map. `base` holds sizes and the inputs that the map reads."""
-    match stage.block_map:
-        case Ranges(intervals):
+    match stage.block_map, problem:
+        case Product() as windows, GridProblem():
+            return GridLists(windows, base, problem, block_m, block_n)
+        case Ranges(intervals), LineProblem():
             return _RangeLists(intervals, base, problem, block_m, block_n)
-        case Table() as table:
+        case Table() as table, LineProblem():
             inputs = {name: base.inputs[name] for name in table.inputs}
             return _TableLists(
                 build_table(
                     stage.mask, table, base.sizes, inputs, block_m, block_n, axes=base.axes
                 ),
                 (base.sizes["B"], base.sizes["H"]),
+                problem,
+                block_n,
             )
     raise InternalError("a routed block map has no lists before it runs")
+
+
+def _blocks(kinds: Mapping[int, Kind], problem: LineProblem, block_n: int) -> tuple[Block, ...]:
+    """The blocks of one tile, ascending; each must exist, and a FULL one wholly."""
+    blocks = []
+    for number in sorted(kinds):
+        start, stop = number * block_n, (number + 1) * block_n
+        if number < 0 or start >= problem.keys:
+            raise InternalError(f"key block {number} is visited and does not exist")
+        if kinds[number] == Kind.FULL and stop > problem.keys:
+            raise InternalError(f"key block {number} is FULL and has keys that do not exist")
+        blocks.append(Block(kinds[number], ((start, min(stop, problem.keys)),)))
+    return tuple(blocks)
 
 
 class _TableLists:
     """Lists that were built for one call."""
 
-    def __init__(self, table: BlockTable, heads: tuple[int, int]) -> None:
+    def __init__(
+        self, table: BlockTable, heads: tuple[int, int], problem: LineProblem, block_n: int
+    ) -> None:
         self._table, self._heads = table, heads
+        self._problem, self._block_n = problem, block_n
 
-    def of(self, b: int, h: int, query_block: int, only: Kind | None = None) -> dict[int, Kind]:
+    def of(self, b: int, h: int, tile: int, only: Kind | None = None) -> tuple[Block, ...]:
         table = self._table
-        line = int(table.map_index[b * self._heads[1] + h]) * table.query_blocks + query_block
+        line = int(table.map_index[b * self._heads[1] + h]) * table.query_blocks + tile
         kinds: dict[int, Kind] = {}
         for kind, offsets, blocks in (
             (Kind.PARTIAL, table.partial_offsets, table.partial_blocks),
@@ -114,8 +75,8 @@ class _TableLists:
         ):
             if only in (None, kind):
                 for number in blocks[offsets[line] : offsets[line + 1]]:
-                    _add(kinds, query_block, int(number), kind)
-        return kinds
+                    _add(kinds, tile, int(number), kind)
+        return _blocks(kinds, self._problem, self._block_n)
 
     def counts(self) -> Iterator[tuple[Kind, Array]]:
         table = self._table
@@ -140,22 +101,23 @@ class _RangeLists:
         self,
         intervals: tuple[BlockInterval, ...],
         base: Environment,
-        problem: Problem,
+        problem: LineProblem,
         block_m: int,
         block_n: int,
     ) -> None:
         tile = block_m, block_n
+        self._problem, self._block_n = problem, block_n
         self._intervals = [(one, *interval_bounds(one, base, problem, tile)) for one in intervals]
 
-    def of(self, b: int, h: int, query_block: int, only: Kind | None = None) -> dict[int, Kind]:
+    def of(self, b: int, h: int, tile: int, only: Kind | None = None) -> tuple[Block, ...]:
         kinds: dict[int, Kind] = {}
         for interval, first, last, environment in self._intervals:
             if only not in (None, interval.kind):
                 continue
-            place = b, h, query_block
+            place = b, h, tile
             for number in _admitted(interval, first[place], last[place], environment, place):
-                _add(kinds, query_block, number, interval.kind)
-        return kinds
+                _add(kinds, tile, number, interval.kind)
+        return _blocks(kinds, self._problem, self._block_n)
 
     def counts(self) -> Iterator[tuple[Kind, Array]]:
         # An interval with a guard over very many blocks is counted from a sample of its tiles.
@@ -222,7 +184,7 @@ def _holds(
 
 
 def interval_bounds(
-    interval: BlockInterval, base: Environment, problem: Problem, tile: tuple[int, int]
+    interval: BlockInterval, base: Environment, problem: LineProblem, tile: tuple[int, int]
 ) -> tuple[Array, Array, Environment]:
     """First and last key block for every `[batch, head, query block]`, and the environment that
     they were evaluated in."""
@@ -238,7 +200,9 @@ def _on_grid(array: Array) -> Array:
     return array.reshape((1,) * (4 - array.ndim) + array.shape)
 
 
-def _bounds_environment(base: Environment, problem: Problem, tile: tuple[int, int]) -> Environment:
+def _bounds_environment(
+    base: Environment, problem: LineProblem, tile: tuple[int, int]
+) -> Environment:
     block_m, block_n = tile
     blocks = -(-problem.rows // block_m)
     first_row = np.arange(blocks).reshape(1, 1, -1, 1) * block_m

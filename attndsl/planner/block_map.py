@@ -12,6 +12,7 @@ pair lies in an EMPTY block, no hidden one in a FULL block, and no block is visi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -56,6 +57,33 @@ class Ranges:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Along one axis of a grid: the keys that a tile of queries may see, as coordinates.
+
+    Every key in `[first, last)` is seen by some query of the tile, and none outside is; every query
+    sees all of `[full_first, full_last)`. `0 <= first`, `last <= local.axis.NAME` and the same for
+    the other two; either may be empty (its end at or before its start).
+    """
+
+    first: Expression
+    last: Expression
+    full_first: Expression
+    full_last: Expression
+
+
+@dataclass(frozen=True)
+class Product:
+    """The block map of a stage over a grid: a window an axis, in the order of the axes.
+
+    Blocks of keys are boxes that begin at the corner of the windows, so that a tile touches as few
+    of them as its window needs. A box is visited iff it lies in the windows, and FULL iff it lies
+    in all that are full. `Grid` in `plan.py` says how they are numbered.
+    """
+
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True)
 class Table:
     """Block lists that are built at call time from the inputs that the mask reads.
 
@@ -93,4 +121,17 @@ class Routed:
     static: Ranges | Table
 
 
-BlockMap = Ranges | Table | Routed
+BlockMap = Ranges | Product | Table | Routed
+
+
+def bounds(block_map: BlockMap) -> Iterator[Expression]:
+    """Every expression of a block map in closed form; none of a table."""
+    match block_map:
+        case Product(windows):
+            for window in windows:
+                yield from (window.first, window.last, window.full_first, window.full_last)
+        case Ranges(intervals):
+            for interval in intervals:
+                yield from (interval.first, interval.last, interval.guard)
+        case Routed(static=static):
+            yield from bounds(static)

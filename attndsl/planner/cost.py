@@ -32,10 +32,10 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.functions import FUNCTIONS, Shape
-from attndsl.planner.block_map import Ranges, Table
+from attndsl.planner.block_map import Product, Ranges, Table, bounds
+from attndsl.planner.lists import Block
 from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source
 from attndsl.planner.visits import (
-    Block,
     Counts,
     Visit,
     count_blocks,
@@ -154,9 +154,8 @@ def _read_by_map(stage: Attend) -> frozenset[str]:
     match stage.block_map:
         case Table(inputs=inputs):
             return frozenset(inputs)
-        case Ranges(intervals):
-            bounds = chain.from_iterable((one.first, one.last, one.guard) for one in intervals)
-            nodes = chain.from_iterable(map(walk, bounds))
+        case Ranges() | Product() as block_map:
+            nodes = chain.from_iterable(map(walk, bounds(block_map)))
             return frozenset(node.name for node in nodes if isinstance(node, Read))
     return frozenset()
 
@@ -187,7 +186,7 @@ def _visible_in(stage: Attend, base: Environment, visit: Visit, block: Block) ->
     indices = pair_indices(visit, block, base.sizes)
     sizes = {**base.sizes, **visit.problem.local_sizes}
     visible = evaluate(stage.mask, dataclasses.replace(base, indices=indices, sizes=sizes))
-    shape = 1, 1, visit.stop - visit.start, block.stop - block.start
+    shape = 1, 1, visit.queries.numbers.size, indices["j"].size
     return int(np.broadcast_to(visible, shape).sum())
 
 

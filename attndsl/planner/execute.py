@@ -20,9 +20,10 @@ from attndsl.diagnostics import InternalError
 from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
 from attndsl.expression import Expression, Operand, Scalar, Vector, walk
 from attndsl.planner.block_map import Kind
+from attndsl.planner.lists import Block
 from attndsl.planner.normalization import SoftmaxState, SumState
 from attndsl.planner.plan import Attend, Partial, Plan, Prepare, Scan, Source
-from attndsl.planner.visits import Block, Visit, pair_indices, tile_indices, visits
+from attndsl.planner.visits import Visit, pair_indices, tile_indices, visits
 from attndsl.reference import Result
 
 _DTYPES = {Scalar.BOOL: np.bool_, Scalar.INT: np.int64, Scalar.FLOAT: np.float64}
@@ -163,10 +164,9 @@ class _Tile:
 
     def __init__(self, call: _Call, stage: Attend, visit: Visit) -> None:
         self._call, self._stage, self._visit = call, stage, visit
-        problem = visit.problem
-        self._rows = problem.first_row + problem.step * np.arange(visit.start, visit.stop)
+        self._rows = visit.queries.numbers
         indices = tile_indices(visit, call.base.sizes)
-        sizes = {**call.base.sizes, **problem.local_sizes}
+        sizes = {**call.base.sizes, **visit.problem.local_sizes}
         self._environment = dataclasses.replace(call.base, indices=indices, sizes=sizes)
         self.place = np.ix_(visit.batches, visit.heads, self._rows)
         self._queries = [self._vectors(dot.query, self._rows) for dot in stage.dots]
@@ -198,8 +198,7 @@ class _Tile:
 
     def _block(self, block: Block) -> tuple[Array, Array, Array, Environment]:
         """Scores, visibility and values of one block, and the environment of its pairs."""
-        problem = self._visit.problem
-        keys = problem.first_key + problem.step * np.arange(block.start, block.stop)
+        keys = self._visit.problem.key_tokens(block.box).numbers
         dots = {
             number: query @ np.swapaxes(self._vectors(dot.key, keys), -1, -2)
             for number, (dot, query) in enumerate(zip(self._stage.dots, self._queries, strict=True))

@@ -9,7 +9,7 @@ import networkx
 
 from attndsl.attention import Elementwise, Softmax
 from attndsl.expression import Expression, Operand, Read, walk
-from attndsl.planner.block_map import BlockMap, Ranges, Routed, Table
+from attndsl.planner.block_map import Table, bounds
 from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source, Stage, written_buffers
 
 OUTPUTS = ("out", "log_sum_exp")
@@ -79,16 +79,10 @@ def expressions(stage: Stage) -> Iterator[Expression]:
                     yield weight
                     if divisor is not None and not isinstance(divisor, str):
                         yield divisor
-            yield from _bounds(stage.block_map)
-
-
-def _bounds(block_map: BlockMap) -> Iterator[Expression]:
-    match block_map:
-        case Ranges(intervals):
-            for interval in intervals:
-                yield from (interval.first, interval.last, interval.guard)
-        case Routed(static=static):
-            yield from _bounds(static)
+            yield from bounds(stage.block_map)
+            if stage.grid is not None:
+                for axis in stage.grid.axes:
+                    yield from (one for one in (axis.modulus, axis.shift) if one is not None)
 
 
 def _sources(stage: Attend) -> Iterator[Source]:

@@ -95,6 +95,81 @@ class Partial:
 
 
 @dataclass(frozen=True)
+class GridAxis:
+    """One axis of a grid: its residue classes, and where tiles of queries begin.
+
+    `modulus` is None, or an int expression over sizes, at least 1 at run time. Tiles of queries
+    begin at edges of groups of `period` queries where they can: `phase` (0 ... period - 1)
+    says that a group begins at local coordinate `-phase`.
+
+    `shift` is None, or an int expression over sizes by which the axis is rolled: its coordinates
+    are then counted from `shift` on, around the end (see `Grid`). A rolled axis has no classes.
+    """
+
+    name: str
+    modulus: Expression | None = None
+    period: int = 1
+    phase: int = 0
+    shift: Expression | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tokens taken in boxes of the grid that the spec's axes span, in the order of the axes.
+
+    A tile of BLOCK_M queries is a box with the sides `tile_sides(BLOCK_M, number of axes)`, and so
+    is a block of BLOCK_N keys (`grids.py`). For an axis let n be its length `Size("axis.NAME")`, m
+    its modulus (1 if None), s the side of a query tile, and p = `tile_pitch(s, period)`, which is s
+    where the period is 1.
+
+    Problems. For every choice of one residue r = 0 … m-1 an axis, row-major over the axes, there is
+    an independent problem. Local coordinate c of class r is coordinate `r + m * c` of the axis.
+    Keys have `0 <= c < n'` with n' = `Size("local.axis.NAME")` = max(0, ceil((n - r) / m)).
+
+    Queries. Along every axis but the first queries have the coordinates y0 = 0 … y1 = n-1. Along
+    the first they have y0 = offset // inner … y1 = (offset + Lq - 1) // inner, where inner is the
+    product of the other axes' lengths (0 … n-1 if Lq = Lk). Of Lq = 0 there is no tile.
+
+    Query tiles. With t0 = (y0 // m + phase) // p and t1 = (y1 // m + phase) // p there are
+    `t1 - t0 + 1` tiles along an axis, the same number for every class; tile numbers are row-major
+    over the axes. Lanes are row-major over the sides. Lane offset o of tile t is local coordinate
+    `c = (t0 + t) * p - phase + o`; it exists where `o < p` and `y0 <= r + m * c <= y1`. (Without
+    classes, groups and missing queries that is `c = t * s + o`, for `c < n`.) The query at these
+    coordinates has position i, row-major over the axes' lengths (not the local ones), and row
+    `i - offset`; it exists where all its coordinates do and `0 <= row < Lq`.
+
+        i_first = max((t0 + t) * p - phase, ceil((y0 - r) / m))
+        i_last  = min((t0 + t) * p - phase + p - 1, floor((y1 - r) / m))
+
+    A tile with `i_last < i_first` along some axis is empty and does nothing.
+
+    Key blocks. The axis' `Window` says that the tile sees the local coordinates `[first, last)`.
+    Let `side` be the side of a block of keys. Block K along an axis, for 0 <= K and
+    K * side < last - first, holds the local coordinates `first + K * side + o`, o = 0 … side-1; the
+    blocks of a tile are all combinations of those of each axis. Keys exist where all their
+    coordinates do (`c < n'`); key j is row-major over the axes' lengths. A block is FULL where it
+    lies within `[full_first, full_last)` along every axis; then all its keys exist. Other blocks
+    are PARTIAL: the mask is evaluated, which hides what lies past a window.
+
+    Rolled axes. Local coordinate c, `0 <= c < n`, is coordinate `(c + shift) mod n` (floored). It
+    exists for queries as for keys: such an axis has y0 = 0 and y1 = n-1 in all formulas above. The
+    first axis, if rolled, is gone through once for each lap = offset // inner // n …
+    (offset + Lq - 1) // inner // n, of which there is one unless queries lie outside the keys:
+    tile t along it is tile `t mod tiles` of lap number `t // tiles`, with tiles as above, and its
+    queries have the coordinate `lap * n + (c + shift) mod n`.
+
+    In the stage's score, mask and normaliser `Coordinate("i", NAME)` and `Coordinate("j", NAME)`
+    are local coordinates, `Index("residue.NAME")` is r (only for axes with a modulus),
+    `Size("axis.NAME")` is n and `Size("local.axis.NAME")` n'. `Index("i")`, `Index("j")`,
+    `Index("row")`, `Size("Lq")`, `Size("Lk")` and `Size("offset")` are the call's.
+    The bounds of windows are over `Index("i_first")`, `Index("i_last")`, the heads and the same
+    sizes and residues.
+    """
+
+    axes: tuple[GridAxis, ...]
+
+
+@dataclass(frozen=True)
 class Attend:
     """Tiles of the score matrix, absorbed by an associative merge.
 
@@ -128,6 +203,9 @@ class Attend:
     `Index("j")` here) and `Index("residue")` for r, and never over `row`: a `Read` in them has the
     global row as its index, `r + m * i' - offset`. `Size("Lq")`, `Size("Lk")` and `Size("offset")`
     in them are the global ones, `Size("local.Lk")` and its like those of the class.
+
+    `grid` is None, or says that tokens are taken in boxes of a grid (see `Grid`); then the block
+    map is a `Product`. A stage has a residue or a grid, never both.
     """
 
     dots: tuple[Dot, ...]
@@ -138,6 +216,7 @@ class Attend:
     normalizer: Normalizer
     block_map: BlockMap
     residue: Expression | None = None
+    grid: Grid | None = None
     partial: Partial | None = None
 
 

@@ -7,8 +7,16 @@ from collections.abc import Iterator
 from attndsl.attention import Elementwise, Normalizer, Softmax
 from attndsl.diagnostics import InternalError
 from attndsl.expression import TRUE, Literal, Size, Vector
-from attndsl.planner.block_map import BlockInterval, BlockMap, Ranges, Routed, Table
-from attndsl.planner.plan import Attend, Buffer, Plan, Prepare, Scan, Source, Stage
+from attndsl.planner.block_map import (
+    BlockInterval,
+    BlockMap,
+    Product,
+    Ranges,
+    Routed,
+    Table,
+    Window,
+)
+from attndsl.planner.plan import Attend, Buffer, Grid, Plan, Prepare, Scan, Source, Stage
 from attndsl.printing import normalizer_text, text
 
 _SIZES_OF = {"q": Size("D"), "k": Size("D"), "v": Size("Dv")}
@@ -32,10 +40,19 @@ def _title(stage: Stage) -> str:
             return f"prepare {buffer_text(stage.buffer)}, once per {stage.side}"
         case Scan():
             return f"scan {buffer_text(stage.buffer)}, a running sum over its last dimension"
-        case Attend(residue=residue, partial=partial):
+        case Attend(residue=residue, grid=grid, partial=partial):
             over = "tiles of the score matrix"
             if residue is not None:
                 over = f"tiles of the scores of each residue class r modulo {text(residue)}"
+            if grid is not None:
+                over = f"boxes of the grid {' × '.join(axis.name for axis in grid.axes)}"
+                classes = [
+                    f"{axis.name} modulo {text(axis.modulus)}"
+                    for axis in grid.axes
+                    if axis.modulus is not None
+                ]
+                if classes:
+                    over += f", for each residue class of {', '.join(classes)}"
             if partial is None:
                 return f"attend, over {over}"
             written = f"{buffer_text(partial.output)} and {buffer_text(partial.log_sum_exp)}"
@@ -64,13 +81,36 @@ def _attend(stage: Attend) -> Iterator[str]:
     if stage.residue is not None:
         modulus = text(stage.residue)
         yield f"i, j     = counted within the class: position r + {modulus} * i, r + {modulus} * j"
+    if stage.grid is not None:
+        yield from _grid(stage.grid)
     for number, dot in enumerate(stage.dots):
         yield f"dot#{number}    = {source_text(dot.query)} · {source_text(dot.key)}"
     yield f"score    = {text(stage.score)}"
     yield f"mask     = {text(stage.mask)}"
     yield f"weights  = {normalizer_text(stage.normalizer)}, {carried_text(stage.normalizer)}"
     yield f"value    = {source_text(stage.value)}"
-    yield from block_map_text(stage.block_map)
+    match stage:
+        case Attend(block_map=Product(windows), grid=Grid(axes)):
+            yield "blocks   = boxes of keys, for queries i_first … i_last along each axis:"
+            width = max(len(axis.name) for axis in axes)
+            for axis, window in zip(axes, windows, strict=True):
+                for line in window_text(axis.name.ljust(width), window):
+                    yield f"{_INDENT}{line}"
+        case _:
+            yield from block_map_text(stage.block_map)
+
+
+def _grid(grid: Grid) -> Iterator[str]:
+    for axis in grid.axes:
+        name = axis.name
+        if axis.modulus is not None:
+            step = f"residue.{name} + {text(axis.modulus)}"
+            yield f"{name:<8} = counted within the class: {step} * i.{name}, {step} * j.{name}"
+        if axis.shift is not None:
+            yield f"{name:<8} = rolled: i.{name}, j.{name} are counted from {text(axis.shift)} on"
+        if axis.period > 1:
+            start = f" less {axis.phase}" if axis.phase else ""
+            yield f"tiles along {name} begin at multiples of {axis.period}{start} where they can"
 
 
 def source_text(source: Source) -> str:
@@ -122,3 +162,9 @@ def interval_text(interval: BlockInterval) -> str:
     if interval.guard != TRUE:
         shown += f" where {text(interval.guard)}"
     return shown
+
+
+def window_text(name: str, window: Window) -> Iterator[str]:
+    """`y  sees [first, last)` and, where all of it may be seen by all queries, how much is FULL."""
+    yield f"{name}  PARTIAL j in [{text(window.first)}, {text(window.last)})"
+    yield f"{name}  FULL    j in [{text(window.full_first)}, {text(window.full_last)})"

@@ -35,8 +35,16 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.functions import FUNCTIONS
-from attndsl.planner.block_map import BlockMap, Ranges, Routed, Table
-from attndsl.planner.plan import Attend, Buffer, Plan, Prepare, Scan, Source
+from attndsl.planner.block_map import (
+    BlockMap,
+    Product,
+    Ranges,
+    Routed,
+    Table,
+    Window,
+    bounds,
+)
+from attndsl.planner.plan import Attend, Buffer, Grid, Plan, Prepare, Scan, Source
 
 SIZES = {"B", "H", "Hkv", "Lq", "Lk", "D", "Dv", "offset"}
 LOCAL_SIZES = {"local.Lq", "local.Lk", "local.offset"}
@@ -124,6 +132,10 @@ class _Verifier:
         if stage.residue is not None:
             self._residue(stage)
             indices = {"b", "h", "g", "i", "j", "residue"}
+        known = self._sizes
+        if stage.grid is not None:
+            indices |= self._grid(stage, stage.grid)
+            self._sizes = known | {f"local.axis.{axis.name}" for axis in stage.grid.axes}
         for dot in stage.dots:
             self._source(dot.query, "query")
             self._source(dot.key, "key")
@@ -146,6 +158,7 @@ class _Verifier:
             case _:
                 self._require(False, "the normaliser is one that targets compile")
         self._block_map(stage.block_map, stage)
+        self._sizes = known
         if stage.partial is not None:
             self._require(isinstance(stage.normalizer, Softmax), "only softmaxes merge")
             self._define(stage.partial.output)
@@ -163,6 +176,36 @@ class _Verifier:
                 "residue classes are of positions, not of coordinates",
             )
 
+    def _grid(self, stage: Attend, grid: Grid) -> set[str]:
+        """The indices that have a value in a stage over a grid beside the usual."""
+        self._require(stage.residue is None, "a stage has residue classes or a grid")
+        self._require(isinstance(stage.block_map, Product), "a stage over a grid has windows")
+        names = tuple(axis.name for axis in grid.axes)
+        self._require(names == self._plan.attention.axes, "a grid has the axes of the spec")
+        for axis in grid.axes:
+            match axis.modulus:
+                case Literal(value=value):
+                    self._require(int(value) > 1, "an axis with classes has several")
+            if axis.modulus is not None:
+                self._expression(axis.modulus, INT, set())
+            if axis.shift is not None:
+                self._expression(axis.shift, INT, set())
+                self._require(axis.modulus is None, "a rolled axis has no classes")
+            self._require(0 <= axis.phase < axis.period, "groups begin within a period")
+        return {f"residue.{axis.name}" for axis in grid.axes if axis.modulus is not None}
+
+    def _product(self, windows: tuple[Window, ...], stage: Attend) -> None:
+        self._require(stage.grid is not None, "windows are along the axes of a grid")
+        if stage.grid is None:
+            return
+        self._require(len(windows) == len(stage.grid.axes), "every axis has a window")
+        for axis, window in zip(stage.grid.axes, windows, strict=True):
+            indices = {"b", "h", "g", "i_first", "i_last"}
+            if axis.modulus is not None:
+                indices.add(f"residue.{axis.name}")
+            for bound in bounds(Product((window,))):
+                self._expression(bound, INT, indices)
+
     def _block_map(self, block_map: BlockMap, stage: Attend) -> None:
         match block_map:
             case Ranges(intervals):
@@ -172,13 +215,17 @@ class _Verifier:
                     self._expression(interval.guard, BOOL, BOUND_INDICES | {"K"}, tile=True)
                     self._require(interval.step > 0, "a step is positive")
                     self._require(interval.kind > 0, "only blocks that are visited are listed")
+            case Product(windows):
+                self._product(windows, stage)
             case Table(varies_with, inputs):
                 self._require(varies_with <= {"b", "h", "g"}, "a table varies with heads and batch")
                 self._require(
                     set(inputs) <= {one.name for one in self._plan.attention.inputs},
                     "a table is built from inputs",
                 )
-                self._require(stage.residue is None, "residue classes have ranges")
+                self._require(
+                    stage.residue is None and stage.grid is None, "classes and grids have no table"
+                )
             case Routed(_, static):
                 self._block_map(static, stage)
 
