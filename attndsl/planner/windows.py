@@ -68,10 +68,20 @@ def _hulls(mask: Expression, *, hidden: bool) -> list[Hull] | None:
 def _touch(hulls: list[Hull]) -> bool:
     """Whether any two of them overlap or meet, so that their union is one interval."""
     return all(
-        at_most(one.lower, other.upper) and at_most(other.lower, one.upper)
+        _shares_an_end(one, other) or (_starts_within(one, other) and _starts_within(other, one))
         for place, one in enumerate(hulls)
         for other in hulls[:place]
     )
+
+
+def _shares_an_end(one: Hull, other: Hull) -> bool:
+    return one.lower == other.lower or one.upper == other.upper
+
+
+def _starts_within(one: Hull, other: Hull) -> bool:
+    """Whether one begins at or before the other's end. An interval from the first key on, or up to
+    the last one, fails to only where one of the two is empty, which is no gap."""
+    return one.lower == ZERO or other.upper == KEYS or at_most(one.lower, other.upper)
 
 
 def _where(of: Hull, bound: Expression, otherwise: Expression) -> Expression:

@@ -17,10 +17,12 @@ from attndsl.planner.ranges import derive_ranges
 
 def derive_block_map(plan: Plan) -> Plan:
     """The same plan, visiting only the blocks that its masks need."""
+    if all(stage.block_map is not EVERYTHING for stage in plan.attends):
+        return plan
     notes = list(plan.notes)
     stages: list[Stage] = []
     for stage in plan.stages:
-        # Passes that split the pairs have derived the ranges of the parts.
+        # Passes before this one have derived the block maps of what they changed.
         if isinstance(stage, Attend) and stage.block_map is EVERYTHING:
             block_map, note = _block_map(plan, stage)
             stage = dataclasses.replace(stage, block_map=block_map)

@@ -39,6 +39,7 @@ from attndsl.planner.windows import derive_window
 ONE = Literal(1)
 # More classes than this are problems too small to be worth it.
 MOST_CLASSES = 256
+_POSITIONS = Index("i"), Index("j"), Index("row")
 
 
 def take_grids(plan: Plan) -> Plan:
@@ -86,8 +87,11 @@ def by_grid(stage: Attend, axes: tuple[str, ...]) -> Attend | None:
             for axis, one in zip(axes, found, strict=True)
         )
     )
-    masks = [_renamed(one.mask, _to_grid(axis)) for axis, one in zip(axes, found, strict=True)]
     windows = [_window(one.window, axis) for axis, one in zip(axes, found, strict=True)]
+    masks = [
+        part if one.is_whole else _renamed(one.mask, _to_grid(axis))
+        for (axis, part), one in zip(parts.items(), found, strict=True)
+    ]
 
     def localised(expression: Expression) -> Expression:
         for axis in grid.axes:
@@ -120,11 +124,10 @@ def _by_axis(mask: Expression, axes: tuple[str, ...]) -> dict[str, Expression] |
     about no axis is a condition, and goes with the first."""
     parts: dict[str, list[Expression]] = {axis: [] for axis in axes}
     for conjunct in algebra.flat_operands("and", mask):
-        if index_names(conjunct) & {"i", "j", "row"} and not _has_coordinates(conjunct):
+        nodes = tuple(walk(conjunct))
+        if any(node in _POSITIONS for node in nodes):
             return None
-        if any(isinstance(node, Index) and node.name in "i j row" for node in walk(conjunct)):
-            return None
-        about = {node.axis for node in walk(conjunct) if isinstance(node, Coordinate)}
+        about = {node.axis for node in nodes if isinstance(node, Coordinate)}
         if len(about) > 1:
             return None
         parts[about.pop() if about else axes[0]].append(conjunct)
@@ -140,7 +143,7 @@ def _has_coordinates(expression: Expression) -> bool:
 @dataclass(frozen=True)
 class _Along:
     """What one axis sees, as if it were the sequence: over `i`, `j`, `Lk`, `local.Lk` and the
-    class `residue`."""
+    class `residue`; in the window `Lk` is the length of the class and `all.Lk` that of the axis."""
 
     modulus: Expression | None
     mask: Expression
@@ -148,6 +151,11 @@ class _Along:
     period: int
     phase: int
     shift: Expression | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether coordinates are what they are in the spec."""
+        return self.modulus is None and self.shift is None
 
 
 def _along(mask: Expression) -> _Along | None:
@@ -157,14 +165,12 @@ def _along(mask: Expression) -> _Along | None:
         local = _unrolled(mask, shift)
     else:
         modulus, local = _classes(mask)
-    # Within a class `Lk` is the length of the class, as for any window.
-    own, whole, aside = Size("local.Lk"), Size("Lk"), Size("all.Lk")
-    names: dict[Expression, Expression] = {} if modulus is None else {whole: aside, own: whole}
-    window = derive_window(substitute(local, names))
+    own: Expression = local
+    if modulus is not None:
+        own = substitute(local, {Size("Lk"): Size("all.Lk"), Size("local.Lk"): Size("Lk")})
+    window = derive_window(own)
     if window is None:
         return None
-    back: dict[Expression, Expression] = {whole: own, aside: whole}
-    window = _mapped(window, lambda bound: substitute(bound, back))
     return _Along(modulus, local, window, *_groups(local), shift)
 
 
@@ -235,7 +241,7 @@ def _classes(mask: Expression) -> tuple[Expression | None, Expression]:
 
 
 def _varying_modulus(conjunct: Expression) -> Expression | None:
-    """The m, at least 1, of `(i - j) % m == 0` where it is an expression over sizes."""
+    """The m, at least 1, of `(i - j) % m == 0` where it is a part of the axis' length."""
     match conjunct:
         case Binary("==", Binary("%", x, m), Binary("%", y, other)) if m == other:
             difference = linear(x).minus(linear(y))
@@ -245,25 +251,23 @@ def _varying_modulus(conjunct: Expression) -> Expression | None:
             difference = linear(x)
         case _:
             return None
-    if isinstance(m, Literal) or not all(
-        isinstance(node, (Size, Literal, Binary, Call)) for node in walk(m)
-    ):
-        return None
     apart = linear(algebra.subtract(Index("i"), Index("j")))
-    if difference not in (apart, apart.times(-1)):
+    if difference not in (apart, apart.times(-1)) or not _is_part_of_length(m):
         return None
-    # A remainder by 0 is 0, so that all coordinates are congruent modulo 0 as they are modulo 1.
-    return algebra.maximum(ONE, m if _is_natural(m) else algebra.absolute(m))
+    # A remainder by 0 is 0: all are congruent modulo 0, as they are modulo 1.
+    return algebra.maximum(ONE, m)
 
 
-def _is_natural(size: Expression) -> bool:
+def _is_part_of_length(size: Expression) -> bool:
+    """Whether it is 0, 1 or at most the length of the axis, so that there are no more classes than
+    coordinates."""
     match size:
-        case Size(name=name):
-            return name != "offset"
-        case Literal(value=value):
-            return value >= 0
-        case Binary("+" | "*" | "//", left, right):
-            return _is_natural(left) and _is_natural(right)
+        case Size("Lk") | Literal(value=1):
+            return True
+        case Binary("//", Size("Lk"), Literal(value=int(divisor))):
+            return divisor > 0
+        case Call("max" | "min", arguments):
+            return all(_is_part_of_length(one) for one in arguments)
     return False
 
 
@@ -352,17 +356,14 @@ def _localised(expression: Expression, axis: GridAxis) -> Expression:
 
 
 def _window(window: Window, axis: str) -> Window:
-    """The window over the names of a grid: tiles and positions of the sequence have no part."""
+    """The window over the names of a grid."""
     names = _to_grid(axis)
-    return _mapped(window, lambda bound: _renamed(bound, names))
-
-
-def _mapped(window: Window, function: Callable[[Expression], Expression]) -> Window:
+    names |= {Size("Lk"): Size(f"local.axis.{axis}"), Size("all.Lk"): Size(f"axis.{axis}")}
     return Window(
-        function(window.first),
-        function(window.last),
-        function(window.full_first),
-        function(window.full_last),
+        _renamed(window.first, names),
+        _renamed(window.last, names),
+        _renamed(window.full_first, names),
+        _renamed(window.full_last, names),
     )
 
 
