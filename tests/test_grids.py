@@ -194,7 +194,8 @@ def test_other_masks_are_left(mask: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["(i.y - j.y) % 100000 == 0", "(i.y - j.y) % (1000 * y.size) == 0", "i.y % (j.y + 1) == 0"]
+    "part",
+    ["(i.y - j.y) % 100000 == 0", "(i.y - j.y) % (1000 * y.size) == 0", "i.y % (j.y + 1) == 0"],
 )
 def test_classes_are_no_more_than_there_can_be(part: str) -> None:
     stage = GridCase(f"{part} and abs(i.x - j.x) < 3").plan().attend
@@ -205,6 +206,30 @@ def test_a_mask_of_inputs_per_token_is_left() -> None:
     text = "axes y, x\ninput doc: int[Lk]\nmask = abs(i.y - j.y) < 3 and doc[j] == 1"
     (attention,) = load_text(f"attention it {{\n{text}\n}}").attentions.values()
     assert grid_plan(attention).attend.grid is None
+
+
+@pytest.mark.parametrize(("window", "blocks"), [(7, 4), (13, 9)])
+def test_millions_of_tokens_are_counted_from_their_tiles(window: int, blocks: int) -> None:
+    plan = GridCase("neighborhood2d", {"window": window}).plan()
+    visited = visited_blocks(plan, (4096, 4096))
+    tiles = (4096 // 8) ** 2
+    # Away from the edges a tile sees 8 + window - 1 keys along each axis.
+    assert 0.97 * blocks * tiles <= visited <= blocks * tiles
+
+
+def test_dilation_costs_what_the_window_does() -> None:
+    plans = [
+        GridCase("neighborhood2d", {"window": 7, "dilation": dilation}).plan()
+        for dilation in (1, 2, 4)
+    ]
+    visited = [visited_blocks(made, (128, 128)) for made in plans]
+    assert max(visited) <= 1.2 * min(visited)
+
+
+def visited_blocks(plan: Plan, grid: tuple[int, int]) -> int:
+    sizes = sizes_of(plan.attention, grid, Rows(grid[0] * grid[1], 0), 1)
+    base = Environment(sizes=sizes, axes=plan.attention.axes)
+    return count_blocks(plan.attend, base, 64, 64).visited
 
 
 @given(exponent=st.integers(0, 12), odd=st.sampled_from([1, 3, 5]), axes=st.integers(2, 5))

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from grid_cases import CASES as GRID_CASES
+from grid_cases import GridCase, Rows, sizes_of
 from naive import CASES, Case, Shape
 
+from attndsl.evaluate import Environment
 from attndsl.pictures import HeadPicture, draw, head_pictures, terminal
 from attndsl.planner import plan
 from attndsl.planner.block_map import Kind
+from attndsl.planner.visits import count_blocks
 
 DRAWN = [case for case in CASES if case.example in ("dilated", "duo", "neighborhood2d", "fixed")]
 
@@ -31,6 +35,24 @@ def test_blocks_and_pairs_agree(case: Case, tmp_path: Path) -> None:
         agrees(picture, shape)
     assert (pictures[0].order is not None) == (case.example == "dilated")
     draw(pictures, tmp_path / "mask.png", "a mask")
+    assert (tmp_path / "mask.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("case", GRID_CASES[:12:3], ids=str)
+def test_boxes_of_a_grid(case: GridCase, tmp_path: Path) -> None:
+    made, grid = case.plan(), case.grids[1]
+    rows = Rows(int(np.prod(grid)), 0)
+    sizes = sizes_of(made.attention, grid, rows, heads=1)
+    (picture,) = head_pictures(made, sizes, {}, block_m=16, block_n=16)
+    agrees(picture, Shape(rows.count, rows.count))
+    assert picture.order is not None
+    assert picture.order.startswith("in boxes of ")
+    counted = count_blocks(made.attend, Environment(sizes=sizes, axes=made.attention.axes), 16, 16)
+    assert (picture.count(Kind.PARTIAL), picture.count(Kind.FULL)) == (
+        counted.partial,
+        counted.full,
+    )
+    draw([picture], tmp_path / "mask.png", "a mask")
     assert (tmp_path / "mask.png").stat().st_size > 5000
 
 

@@ -16,6 +16,7 @@ from attndsl.expression import (
     INT,
     TRUE,
     Binary,
+    Call,
     DotResult,
     Index,
     Literal,
@@ -28,9 +29,10 @@ from attndsl.expression import (
 )
 from attndsl.module import load_text
 from attndsl.planner import plan
-from attndsl.planner.block_map import BlockInterval, Kind, Ranges, Table
-from attndsl.planner.lower import lower
-from attndsl.planner.plan import Attend, Plan, Prepare, Source
+from attndsl.planner.block_map import BlockInterval, Kind, Product, Ranges, Table
+from attndsl.planner.lower import EVERYTHING, lower
+from attndsl.planner.passes.take_grids import take_grids
+from attndsl.planner.plan import Attend, Grid, Plan, Prepare, Source
 from attndsl.planner.verify import verify
 
 SPEC = """
@@ -76,6 +78,7 @@ def interval(**changes: object) -> Callable[[Plan], Plan]:
 
 
 Q = Operand("q", Vector(Size("D")))
+LOCAL = Size("local.axis.y")
 BROKEN: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "no pairs": (stages(lambda old: old[:-1]), "there is a stage over pairs"),
     "pairs first": (stages(lambda old: (old[-1], *old[:-1])), "comes last"),
@@ -136,6 +139,68 @@ BROKEN: dict[str, tuple[Callable[[Plan], Plan], str]] = {
         "index `row`",
     ),
 }
+
+
+GRID_SPEC = "attention it {\naxes y, x\nmask = (i.y - j.y) % 2 == 0 and abs(i.x - j.x) < 3\n}"
+
+
+def over_grid() -> Plan:
+    (attention,) = load_text(GRID_SPEC).attentions.values()
+    return take_grids(lower(bind(attention)))
+
+
+def axis(place: int, **changes: object) -> Callable[[Plan], Plan]:
+    def change(given: Plan) -> Plan:
+        assert given.attend.grid is not None
+        axes = list(given.attend.grid.axes)
+        axes[place] = dataclasses.replace(axes[place], **changes)
+        return attend(grid=Grid(tuple(axes)))(given)
+
+    return change
+
+
+def window(**changes: object) -> Callable[[Plan], Plan]:
+    def change(given: Plan) -> Plan:
+        assert isinstance(given.attend.block_map, Product)
+        first, *rest = given.attend.block_map.windows
+        changed = dataclasses.replace(first, **changes)
+        return attend(block_map=Product((changed, *rest)))(given)
+
+    return change
+
+
+BROKEN_GRIDS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
+    "no windows": (attend(block_map=Ranges(())), "a stage over a grid has windows"),
+    "no grid": (attend(grid=None), "windows are along the axes of a grid"),
+    "both": (attend(residue=Literal(2)), "residue classes or a grid"),
+    "missing window": (attend(block_map=Product(())), "every axis has a window"),
+    "other axes": (axis(0, name="z"), "a grid has the axes of the spec"),
+    "one class": (axis(0, modulus=Literal(1)), "an axis with classes has several"),
+    "float modulus": (axis(0, modulus=Literal(2.0)), "expected int"),
+    "modulus by head": (axis(1, modulus=Index("h")), "index `h`"),
+    "rolled classes": (axis(0, shift=Literal(3)), "a rolled axis has no classes"),
+    "phase": (axis(1, phase=3, period=2), "groups begin within a period"),
+    "class of another axis": (
+        attend(mask=Binary("<", Index("residue.x"), Literal(3), BOOL)),
+        "index `residue.x`",
+    ),
+    "local size elsewhere": (
+        attend(grid=None, block_map=EVERYTHING, score=Call("float", (LOCAL,), FLOAT)),
+        "size `local.axis.y`",
+    ),
+    "window by key": (window(first=Index("j")), "index `j`"),
+    "window by block": (window(last=Size("BLOCK_N")), "size `BLOCK_N`"),
+    "window type": (window(full_first=Literal(0.5)), "expected int"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_GRIDS)
+def test_broken_grid_is_refused(name: str) -> None:
+    change, rule = BROKEN_GRIDS[name]
+    verify(over_grid())
+    with pytest.raises(InternalError) as caught:
+        verify(change(over_grid()))
+    assert rule in str(caught.value)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from grid_cases import CASES as GRID_CASES
+from grid_cases import GridCase, inputs_of, row_choices, sizes_of
 from naive import CASES, Case
 
 from attndsl import reference
@@ -52,6 +54,31 @@ def test_tiles_agree_with_the_reference(case: Case) -> None:
     np.testing.assert_allclose(out.numpy(), exact.output, rtol=0, atol=1e-4 * size)
     if exact.log_sum_exp is not None:
         np.testing.assert_allclose(log_sum_exp.numpy(), exact.log_sum_exp, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", GRID_CASES, ids=str)
+def test_boxes_of_a_grid_agree_with_the_reference(case: GridCase) -> None:
+    made = case.plan()
+    attention, grid = made.attention, case.grids[-1]
+    random = np.random.default_rng(0)
+    inputs = inputs_of(attention, random)
+    rows = list(row_choices(grid))[1]
+    sizes = sizes_of(attention, grid, rows, heads=2)
+    q = random.normal(size=(1, 2, rows.count, 4))
+    k, v = random.normal(size=(2, 1, 2, sizes["Lk"], 4))
+    out, _ = tiled.run(
+        made,
+        {name: torch.tensor(a, dtype=torch.float32) for name, a in (("q", q), ("k", k), ("v", v))},
+        {name: torch.tensor(array, dtype=torch.float32) for name, array in inputs.items()},
+        sizes,
+        0.5,
+        block_m=32,
+        block_n=48,
+    )
+    axes = dict(zip(attention.axes, grid, strict=True))
+    exact = reference.run(attention, q, k, v, inputs, offset=rows.offset, axes=axes)
+    size = max(1.0, np.abs(exact.output).max())
+    np.testing.assert_allclose(out.numpy(), exact.output, rtol=0, atol=1e-4 * size)
 
 
 def test_what_is_hidden_never_leaks() -> None:

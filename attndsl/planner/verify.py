@@ -165,6 +165,7 @@ class _Verifier:
             self._define(stage.partial.log_sum_exp)
 
     def _residue(self, stage: Attend) -> None:
+        self._require(stage.grid is None, "a stage has residue classes or a grid")
         modulus = stage.residue
         self._require(
             isinstance(modulus, Literal) and type(modulus.value) is int and modulus.value > 1,
@@ -178,7 +179,6 @@ class _Verifier:
 
     def _grid(self, stage: Attend, grid: Grid) -> set[str]:
         """The indices that have a value in a stage over a grid beside the usual."""
-        self._require(stage.residue is None, "a stage has residue classes or a grid")
         self._require(isinstance(stage.block_map, Product), "a stage over a grid has windows")
         names = tuple(axis.name for axis in grid.axes)
         self._require(names == self._plan.attention.axes, "a grid has the axes of the spec")
