@@ -45,7 +45,7 @@ def derive_window(mask: Expression) -> Window | None:
     of_blocks = Size("BLOCK_N"), Size("BLOCK_M")
     if any(node in of_blocks for bound in bounds for node in walk(bound)):
         return None
-    return Window(*map(simplify, bounds))
+    return window
 
 
 def _hulls(mask: Expression, *, hidden: bool) -> list[Hull] | None:
