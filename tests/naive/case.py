@@ -72,6 +72,8 @@ def no_inputs(shape: Shape, random: np.random.Generator) -> Inputs:
     return {}
 
 
+Naive = Callable[[Call], Array]
+
 SQUARE = Shape(77, 77)
 TALL = Shape(37, 101, width=32, value_width=24)
 DECODE = Shape(1, 90, batch=1, heads=6, key_heads=3)
@@ -90,7 +92,7 @@ class Case:
     """
 
     example: str
-    naive: Callable[[Call], Array]
+    naive: Naive
     parameters: Mapping[str, Any] = field(default_factory=dict)
     make_inputs: Callable[[Shape, np.random.Generator], Inputs] = no_inputs
     shapes: tuple[Shape, ...] = SHAPES

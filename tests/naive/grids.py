@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import dense
-from .case import Array, Call, Case, Inputs, Shape, on
+from .case import Array, Call, Case, Inputs, Naive, Shape, on
 
 IMAGE = Shape(99, 99, grid=(9, 11))
 LAST_ROWS = Shape(40, 99, grid=(9, 11), width=32, value_width=24)
@@ -100,6 +101,18 @@ def _from_windows(windows: Tensor, rows: int, columns: int, height: int, width: 
     b, h, _, _, d = windows.shape
     parts = windows.reshape(b, h, height // rows, width // columns, rows, columns, d)
     return parts.transpose(3, 4).reshape(b, h, height, width, d)
+
+
+def of_last_rows(naive: Naive) -> Naive:
+    """The formula of a whole image, for a call whose queries are its last tokens alone."""
+
+    def attend(call: Call) -> Array:
+        missing = ((0, 0), (0, 0), (call.offset, 0), (0, 0))
+        shape = dataclasses.replace(call.shape, queries=call.shape.keys)
+        whole = dataclasses.replace(call, q=np.pad(call.q, missing), shape=shape)
+        return naive(whole)[:, :, call.offset :]
+
+    return attend
 
 
 def _bias_table(window: int, shape: Shape, random: np.random.Generator) -> Inputs:
@@ -253,7 +266,10 @@ def lkca(call: Call) -> Array:
 
 
 _FRAMES = (Shape(90, 90), Shape(37, 101, width=32, value_width=24))
-_WINDOWED = (Shape(108, 108, grid=(9, 12)),)
+_WINDOWED = (
+    Shape(108, 108, grid=(9, 12)),
+    Shape(50, 108, grid=(9, 12), width=32, value_width=24),
+)
 
 CASES = (
     Case("neighborhood1d", neighborhood1d, {"window": 13}, shapes=(LINE, LINE_END)),
@@ -327,7 +343,7 @@ CASES = (
     ),
     Case(
         "swin",
-        swin,
+        of_last_rows(swin),
         {"window": 3, "shift": 1},
         lambda shape, random: _bias_table(3, shape, random),
         shapes=_WINDOWED,
@@ -335,21 +351,32 @@ CASES = (
     ),
     Case(
         "swin",
-        swin,
+        of_last_rows(swin),
         {"window": 3, "shift": 0},
         lambda shape, random: _bias_table(3, shape, random),
         shapes=_WINDOWED,
         variant="unshifted",
         large=LARGE_IMAGE,
     ),
-    Case("maxvit_block", maxvit_block, {"window": 3}, shapes=_WINDOWED, large=LARGE_IMAGE),
-    Case("maxvit_grid", maxvit_grid, {"grid": 3}, shapes=_WINDOWED, large=LARGE_IMAGE),
+    Case(
+        "maxvit_block",
+        of_last_rows(maxvit_block),
+        {"window": 3},
+        shapes=_WINDOWED,
+        large=LARGE_IMAGE,
+    ),
+    Case(
+        "maxvit_grid", of_last_rows(maxvit_grid), {"grid": 3}, shapes=_WINDOWED, large=LARGE_IMAGE
+    ),
     Case(
         "halonet",
-        halonet,
+        of_last_rows(halonet),
         {"block": 3, "halo": 1},
         lambda shape, random: _halo_embeddings(3, 1, shape, random),
-        shapes=(Shape(88, 88, grid=(8, 11)),),
+        shapes=(
+            Shape(88, 88, grid=(8, 11)),
+            Shape(41, 88, grid=(8, 11), width=32, value_width=24),
+        ),
         large=on(LARGE_IMAGE, queries=460, keys=460, grid=(20, 23)),
     ),
     Case("clear", clear, {"radius": 4}, shapes=(IMAGE, LAST_ROWS), large=LARGE_IMAGE),
