@@ -13,8 +13,9 @@ reported; so there are no false alarms, and no promise to find everything.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from attndsl.attention import Attention, Elementwise, GroupedSoftmax, ParameterDeclaration, Softmax
 from attndsl.diagnostics import Diagnostic, Severity
@@ -43,6 +44,7 @@ from attndsl.planner.prove import at_most
 from attndsl.planner.simplify import simplify
 from attndsl.planner.solve import terms
 from attndsl.probe import Point, Value, value_at
+from attndsl.records import dataclass
 from attndsl.source import Span
 
 # The imagined calls: positions per axis, by the number of axes; and how many operations may be
@@ -178,7 +180,7 @@ def _bounds(parameter: ParameterDeclaration) -> Iterator[tuple[Binary, int]]:
                     yield Binary("<=", right, left, kind), -1 if operator == ">" else 0
 
 
-@dataclass
+@dataclasses.dataclass
 class _Probe:
     """Looks at points of small calls and notes what is wrong, once per place."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attndsl.diagnostics import error
-from attndsl.module import CheckedModule, load_file, load_text
 from attndsl.runtime.kernel import Kernel
+from attndsl.runtime.modules import SpecModule, load_file, load_text
 
 if TYPE_CHECKING:
     from attndsl.runtime.artifact import Artifact
@@ -23,8 +23,8 @@ class SpecWarning(UserWarning):
 class Module:
     """The attentions of one spec as attributes: `module.gemma2` is a `Kernel`."""
 
-    def __init__(self, checked: CheckedModule, name: str):
-        self._kernels = {key: Kernel(value) for key, value in checked.attentions.items()}
+    def __init__(self, module: SpecModule, name: str):
+        self._kernels = {one.name: Kernel(one) for one in module.attentions}
         self._name = name
 
     def __getattr__(self, name: str) -> Kernel:
@@ -103,7 +103,7 @@ def load_artifact(directory: str | Path) -> Artifact:
     return load_from(Path(directory))
 
 
-def _module(checked: CheckedModule, name: str) -> Module:
-    for warning in checked.warnings:
+def _module(module: SpecModule, name: str) -> Module:
+    for warning in module.warnings:
         warnings.warn(str(warning), SpecWarning, stacklevel=3)
-    return Module(checked, name)
+    return Module(module, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from attndsl.expression import (
     FALSE,
@@ -19,6 +19,7 @@ from attndsl.expression import (
     Scalar,
     transform,
 )
+from attndsl.records import dataclass
 from attndsl.source import Span
 
 

@@ -7,11 +7,11 @@ import numbers
 from collections.abc import Iterator
 
 from attndsl.attention import Attention, ParameterDeclaration, substitute_parameters
-from attndsl.check.constants import NotConstantError, Value, evaluate
-from attndsl.check.scope import suggestion
+from attndsl.constants import NotConstantError, Value, evaluate
 from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.expression import Binary, Expression, Parameter, Scalar, Select, children, walk
 from attndsl.printing import text
+from attndsl.suggestions import suggestion
 
 Values = dict[str, Value]
 

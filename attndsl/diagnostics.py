@@ -7,9 +7,9 @@ help. `AttnError` carries diagnostics; a bug of ours is an `InternalError` and n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from attndsl.records import dataclass
 from attndsl.source import Span
 
 # A longer line of the user's is shown in part.

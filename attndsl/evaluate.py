@@ -12,11 +12,10 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attndsl.diagnostics import InternalError, error
 from attndsl.expression import (
@@ -43,8 +42,12 @@ from attndsl.expression import (
     Vector,
     children,
 )
+from attndsl.records import dataclass
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray  # slow to import
+
+Array: TypeAlias = "NDArray[Any]"
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def _shared_nodes(expression: Expression) -> frozenset[int]:
     return frozenset(identity for identity, count in counts.items() if count > 1)
 
 
-@dataclass
+@dataclasses.dataclass
 class _Evaluator:
     """One traversal. Shared nodes are evaluated once per environment."""
 

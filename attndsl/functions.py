@@ -6,8 +6,9 @@ have a spelling for every one of them (a test asserts it).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from attndsl.records import dataclass
 
 
 class Shape(Enum):

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from attndsl.diagnostics import AttnError, Diagnostic
-from attndsl.source import Source, Span
+from attndsl.records import dataclass
+from attndsl.source import MAXIMUM_LENGTH, Source, Span
 
-MAXIMUM_LENGTH = 256 * 1024
 MAXIMUM_NAME = 100
 MAXIMUM_BRACKETS = 200
 MAXIMUM_ERRORS = 20

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from attndsl import syntax
 from attndsl.check import CheckedModule, Loader, ModuleScope, check
-from attndsl.diagnostics import AttnError, Diagnostic, error
-from attndsl.lexical import MAXIMUM_LENGTH
+from attndsl.diagnostics import error
+from attndsl.files import read, resolve
 from attndsl.parsing import parse
 from attndsl.source import Source, Span
 
@@ -21,21 +21,23 @@ def load_text(text: str, name: str = "<text>") -> CheckedModule:
     return check(parse(Source(text, name)), load=None)
 
 
-def load_file(path: str | Path) -> CheckedModule:
+def load_file(path: str | Path, texts: dict[Path, str] | None = None) -> CheckedModule:
     """Parse and check a file; imports are relative to the file that has them.
 
+    `texts` is filled with the text of every file that was read, by its path as it is written.
     Raises `AttnError`: A043 where a file cannot be read, A044 where files import each other.
     """
-    return _load(Path(path), None, (), {})
+    return _load(Path(path), None, (), {}, {} if texts is None else texts)
 
 
 def _load(
     path: Path,
     span: Span | None,
     importing: tuple[Path, ...],
-    loaded: dict[Path, CheckedModule],
+    loaded: dict[Path, tuple[CheckedModule, str]],
+    texts: dict[Path, str],
 ) -> CheckedModule:
-    resolved = _resolved(path, span)
+    resolved = resolve(path, span)
     if resolved in importing:
         chain = " → ".join(part.name for part in (*importing, resolved))
         raise error(
@@ -46,58 +48,17 @@ def _load(
             help="move what both need into a third file",
         )
     if resolved in loaded:
-        return loaded[resolved]
+        module, texts[path] = loaded[resolved]
+        return module
     if len(importing) >= MAXIMUM_IMPORTS:
         raise error("A044", f"files import each other more than {MAXIMUM_IMPORTS} deep", span)
-    source = Source(_read(path, span), str(path), path)
+    texts[path] = text = read(path, span)
 
     def load(statement: syntax.Import) -> ModuleScope:
         target = path.parent / statement.path
-        return _load(target, statement.span, (*importing, resolved), loaded).scope
+        return _load(target, statement.span, (*importing, resolved), loaded, texts).scope
 
     loader: Loader = load
-    module = check(parse(source), load=loader)
-    loaded[resolved] = module
+    module = check(parse(Source(text, str(path), path)), load=loader)
+    loaded[resolved] = module, text
     return module
-
-
-def _has_suffixed(path: Path) -> bool:
-    return not path.suffix and path.with_suffix(".attn").exists()
-
-
-def _resolved(path: Path, span: Span | None) -> Path:
-    """Where a file is: it is known by that, however its path is written."""
-    try:
-        return path.resolve()
-    except (OSError, ValueError, RuntimeError) as fault:
-        raise error("A043", f"cannot read `{_shown(path)}`: {_reason(fault)}", span) from None
-
-
-def _reason(fault: Exception) -> str:
-    strerror = fault.strerror if isinstance(fault, OSError) else None
-    return (strerror or "this is no path").lower()
-
-
-def _shown(path: Path) -> str:
-    written = str(path).encode("unicode_escape").decode("ascii") if "\0" in str(path) else str(path)
-    return written if len(written) <= 100 else f"{written[:40]}…{written[-40:]}"
-
-
-def _read(path: Path, span: Span | None) -> str:
-    try:
-        # Devices and pipes may block, or never end.
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise error("A043", f"cannot read `{_shown(path)}`: it is not a file", span)
-        with path.open("rb") as file:
-            data = file.read(4 * MAXIMUM_LENGTH + 1)
-        if len(data) > 4 * MAXIMUM_LENGTH:
-            raise error("A005", f"`{_shown(path)}` is longer than any spec", span)
-        return data.decode("utf-8").replace("\r\n", "\n")
-    except OSError as fault:
-        help = "paths are relative to the file that imports" if span is not None else None
-        if isinstance(fault, FileNotFoundError) and path.name and _has_suffixed(path):
-            help = f"did you mean `{path.with_suffix('.attn').name}`?"
-        message = f"cannot read `{_shown(path)}`: {_reason(fault)}"
-        raise AttnError(Diagnostic("A043", message, span, help=help)) from None
-    except UnicodeDecodeError:
-        raise error("A043", f"`{_shown(path)}` is not UTF-8 text", span) from None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from attndsl.expression import (
     BOOL,
@@ -27,6 +26,7 @@ from attndsl.expression import (
     Unary,
     children,
 )
+from attndsl.records import dataclass
 
 Value = bool | int | float | None
 Listener = Callable[[Expression, Expression, float], None]

@@ -7,9 +7,14 @@ point at the user's own words.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
+
+from attndsl.records import dataclass
+
+# In characters: no spec is longer.
+MAXIMUM_LENGTH = 256 * 1024
 
 
 @dataclass(frozen=True)

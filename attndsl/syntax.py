@@ -7,8 +7,9 @@ part in equality: two ways of writing the same thing give equal trees.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from attndsl.records import dataclass
 from attndsl.source import Span
 
 

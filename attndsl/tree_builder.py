@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attndsl import syntax
 from attndsl.diagnostics import InternalError, error
+from attndsl.records import dataclass
 from attndsl.source import Source, Span
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ EXPRESSIONS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Bracketed:
     """What a rule without a node of its own holds: a default, dimensions, parameters."""
 
@@ -233,7 +234,7 @@ STATEMENTS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Token:
     kind: str
     text: str

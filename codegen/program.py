@@ -6,11 +6,11 @@ known outside its emitter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from attndsl.expression import INT, Expression
 from attndsl.planner.plan import Buffer
+from attndsl.records import dataclass
 
 
 class DType(Enum):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.evaluate import evaluate_size
 from attndsl.expression import BOOL, INT, Expression, Operand, Scalar, Size, Vector, walk
 from attndsl.printing import text
+from attndsl.records import dataclass
 from attndsl.runtime.slices import check_slices
 from attndsl.source import Span
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from attndsl.attention import Attention
 from attndsl.codegen.program import Specialization, Tile
 from attndsl.diagnostics import AttnError
+from attndsl.records import dataclass
 from attndsl.runtime.cache import default_cache, key_of
 from attndsl.runtime.compilation import compile_with_tile, plan_of, specialize
 from attndsl.runtime.targets import Target, device_target

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from attndsl.expression import Expression
 from attndsl.planner.block_map import BlockTable, Table
 from attndsl.planner.table import build_table
+from attndsl.records import dataclass
 
 _KEPT = 16  # layers of a model share a few masks; more than these are built again
 

@@ -16,11 +16,11 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from attndsl.diagnostics import error
+from attndsl.records import dataclass
 
 CHECKSUMS = "attndsl-entry.json"
 VARIABLE = "ATTNDSL_CACHE"

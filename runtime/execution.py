@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from attndsl.diagnostics import error
 from attndsl.evaluate import evaluate_size
 from attndsl.planner.block_map import Table
 from attndsl.planner.plan import Plan
+from attndsl.records import dataclass
 from attndsl.runtime.arguments import BUFFER_DTYPES, Call, converted
 
 if TYPE_CHECKING:

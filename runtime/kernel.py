@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from attndsl.attention import Attention
 from attndsl.diagnostics import error
+from attndsl.records import dataclass
 
 if TYPE_CHECKING:
     from attndsl.codegen.program import Tile

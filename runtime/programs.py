@@ -1,19 +1,15 @@
 """Plans and programs that were emitted before, so that a cached kernel starts without a compiler.
 
 Emitting takes little, but importing the emitter and the planner's passes takes as long as all else
-together. What is stored is good for this very version of attndsl: the key holds the size and date
-of every file that it consists of.
+together. What is stored is good for this very version of attndsl.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
-import attndsl
 from attndsl.attention import Attention
 from attndsl.codegen.program import Program, Specialization, Tile
 from attndsl.diagnostics import AttnError
@@ -21,6 +17,7 @@ from attndsl.planner.plan import Plan
 from attndsl.runtime.cache import default_cache, key_of
 from attndsl.runtime.serialize import decode, encode
 from attndsl.runtime.targets import Target
+from attndsl.runtime.version import version
 
 KIND, FILE = "program", "program.json"
 
@@ -37,7 +34,7 @@ def program_of(
     Raises what `emit` raises.
     """
     meaning = json.dumps(encode(attention, spans=False))
-    key = key_of(_version(), meaning, repr(specialization), target.name, repr(tile))
+    key = key_of(version(), meaning, repr(specialization), target.name, repr(tile))
     cache = default_cache()
     directory = cache.find(KIND, key)
     if directory is not None:
@@ -54,22 +51,9 @@ def _read(path: Path) -> tuple[Plan, Program] | None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         return decode(stored["plan"], Plan), decode(stored["program"], Program)
-    except (OSError, ValueError, KeyError, TypeError, AttnError):
+    except (OSError, ValueError, KeyError, TypeError, AttnError, RecursionError):
         return None
 
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-@cache
-def _version() -> str:
-    """Changes whenever any part of the compiler does."""
-    root = Path(attndsl.__file__).parent
-    parts = [attndsl.__version__]
-    for directory, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(folder for folder in folders if folder != "__pycache__")
-        for name in sorted(files):
-            status = os.stat(os.path.join(directory, name))
-            parts.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return key_of(*parts)

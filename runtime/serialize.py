@@ -9,13 +9,15 @@ neither depth nor size can run away.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import cache
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from attndsl.diagnostics import AttnError, error
 
@@ -23,6 +25,7 @@ _MODULES = (
     "attndsl.source",
     "attndsl.expression",
     "attndsl.attention",
+    "attndsl.diagnostics",
     "attndsl.planner.block_map",
     "attndsl.planner.plan",
     "attndsl.codegen.program",
@@ -32,19 +35,30 @@ for _module in _MODULES:
     _tag = _module.rpartition(".")[2]
     for _name, _class in vars(import_module(_module)).items():
         # Block lists are made for a call and never stored. Two classes are called `Source`.
-        if isinstance(_class, type) and _class.__module__ == _module and _name != "BlockTable":
+        if not isinstance(_class, type) or _class.__module__ != _module or _name == "BlockTable":
+            continue
+        if dataclasses.is_dataclass(_class) or issubclass(_class, Enum):
             _CLASSES[f"{_tag}.{_name}"] = _class
 _TAGS = {cls: tag for tag, cls in _CLASSES.items()}
+
+Element = TypeVar("Element")
+# What a spec's names and operators look like: trees that kernels may be emitted from hold no other
+# text.
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
+_OPERATOR = re.compile(r"[-+*/%<>]|//|\*\*|[<>=!]=|and|or|not")
+_OF_WORDS = ("expression", "attention")
 
 MAXIMUM_DEPTH = 400
 MAXIMUM_SIZE = 1_000_000
 
 
-def encode(value: object, *, spans: bool = True) -> dict[str, Any]:
+def encode(value: object, *, spans: bool = True, paths: bool = False) -> dict[str, Any]:
     """The tree as plain lists, dicts, strings and numbers, ready for `json.dumps`.
 
     Without `spans` the text's places are left out, and two trees of one meaning encode alike.
+    `paths` are those of sources: whoever is given a program need not know them.
     """
+    left_out = {*(() if spans else ("span",)), *(() if paths else ("path",))}
     nodes: list[list[Any]] = []
     by_identity: dict[int, int] = {}
     by_content: dict[str, int] = {}
@@ -56,6 +70,8 @@ def encode(value: object, *, spans: bool = True) -> dict[str, Any]:
             return {"enum": f"{_TAGS[type(item)]}.{item.name}"}
         if item is None or isinstance(item, bool | int | float | str):
             return item
+        if isinstance(item, Path):
+            return {"path": str(item)}
         if isinstance(item, tuple):
             return {"tuple": [stored(child) for child in item]}
         if isinstance(item, frozenset):
@@ -66,7 +82,10 @@ def encode(value: object, *, spans: bool = True) -> dict[str, Any]:
     stack = list(_nodes(value))
     while stack:
         node = stack[-1]
-        parts = [_part_of(node, field.name, spans) for field in _fields(type(node))]
+        parts = [
+            None if field.name in left_out else getattr(node, field.name)
+            for field in _fields(type(node))
+        ]
         missing = [
             child for part in parts for child in _nodes(part) if id(child) not in by_identity
         ]
@@ -84,13 +103,6 @@ def encode(value: object, *, spans: bool = True) -> dict[str, Any]:
         by_identity[id(node)] = by_content[content]
         alive.append(node)
     return {"nodes": nodes, "root": stored(value)}
-
-
-def _part_of(node: object, field: str, spans: bool) -> Any:
-    """A field's value; the path of a source is nobody else's business."""
-    if field == "path" or (field == "span" and not spans):
-        return None
-    return getattr(node, field)
 
 
 def _nodes(value: object) -> Iterator[object]:
@@ -122,6 +134,14 @@ def decode(data: object, expected: type[Any]) -> Any:
     except _Malformed as problem:
         raise _damaged(str(problem)) from None
     return value
+
+
+def decode_all(data: object, expected: type[Element]) -> tuple[Element, ...]:
+    """As `decode`, for a tuple whose elements are all of one class."""
+    values: tuple[Element, ...] = decode(data, tuple)
+    if not all(isinstance(value, expected) for value in values):
+        raise _damaged(f"it holds something other than {expected.__name__}")
+    return values
 
 
 class _Malformed(Exception):
@@ -159,6 +179,8 @@ def _value(stored: object, built: list[Any], below: list[int]) -> Any:
             return built[index]
         case {"tuple": list(items)}:
             return tuple(_value(item, built, below) for item in items)
+        case {"path": str(path)}:
+            return Path(path)
         case {"set": list(items)} if all(isinstance(item, str) for item in items):
             return frozenset(items)
         case {"enum": str(name)}:
@@ -183,20 +205,30 @@ def _fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
 def _checks(tag: str) -> tuple[Callable[[Any], bool], ...]:
     cls = _CLASSES[tag]
     hints = typing.get_type_hints(cls)
-    return tuple(_check(hints[field.name]) for field in _fields(cls))
+    of_words = tag.partition(".")[0] in _OF_WORDS
+    return tuple(
+        _check(
+            hints[field.name],
+            (_OPERATOR if field.name == "operator" else _WORD) if of_words else None,
+        )
+        for field in _fields(cls)
+    )
 
 
-def _check(hint: Any) -> Callable[[Any], bool]:
-    """Whether a value is of an annotated type: classes, unions, `tuple[...]`, `frozenset[str]`."""
+def _check(hint: Any, words: re.Pattern[str] | None) -> Callable[[Any], bool]:
+    """Whether a value is of an annotated type: classes, unions, `tuple[...]`, `frozenset[str]`.
+
+    With `words`, every string must be such a word.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        options = [_check(argument) for argument in arguments]
+        options = [_check(argument, words) for argument in arguments]
         return lambda value: any(option(value) for option in options)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        element = _check(arguments[0])
+        element = _check(arguments[0], words)
         return lambda value: isinstance(value, tuple) and all(map(element, value))
     if origin is tuple:
-        parts = [_check(argument) for argument in arguments]
+        parts = [_check(argument, words) for argument in arguments]
         return lambda value: (
             isinstance(value, tuple)
             and len(value) == len(parts)
@@ -204,6 +236,8 @@ def _check(hint: Any) -> Callable[[Any], bool]:
         )
     if origin is frozenset:
         return lambda value: isinstance(value, frozenset)
+    if hint is str and words is not None:
+        return lambda value: isinstance(value, str) and words.fullmatch(value) is not None
     if hint in (int, float):
         # A bool is an int to Python and not here.
         return lambda value: type(value) is hint

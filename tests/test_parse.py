@@ -9,10 +9,9 @@ from hang_guard import ends
 
 from attndsl import parser_table, syntax
 from attndsl.diagnostics import AttnError
-from attndsl.lexical import MAXIMUM_LENGTH
 from attndsl.module import load_text
 from attndsl.parsing import parse
-from attndsl.source import Source
+from attndsl.source import MAXIMUM_LENGTH, Source
 from tests.faults import assert_fault, fault, faults
 
 

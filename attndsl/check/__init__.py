@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from attndsl import syntax
 from attndsl.analysis import analyze
@@ -18,6 +17,7 @@ from attndsl.check.prelude import standard_patterns
 from attndsl.check.scope import ModuleScope
 from attndsl.diagnostics import AttnError, Diagnostic, Severity
 from attndsl.lexical import MAXIMUM_ERRORS
+from attndsl.records import dataclass
 
 __all__ = ["CheckedModule", "Loader", "ModuleScope", "check"]
 

@@ -23,7 +23,6 @@ from attndsl.check.scope import (
     Context,
     ModuleScope,
     raw_operands,
-    suggestion,
 )
 from attndsl.diagnostics import Diagnostic, Severity
 from attndsl.expression import (
@@ -41,6 +40,7 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.source import Span
+from attndsl.suggestions import suggestion
 
 TARGETS = ("score", "mask", "normalize", "q", "k", "v", "output")
 

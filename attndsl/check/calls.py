@@ -13,7 +13,6 @@ from attndsl.check.scope import (
     Binding,
     Defined,
     Environment,
-    suggestion,
 )
 from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.expression import (
@@ -25,6 +24,7 @@ from attndsl.expression import (
 )
 from attndsl.functions import FUNCTIONS
 from attndsl.source import Span
+from attndsl.suggestions import suggestion
 
 
 def call(call: syntax.Call, environment: Environment, span: Span) -> Expression:

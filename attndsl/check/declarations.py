@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from attndsl import syntax
+from attndsl import constants, syntax
 from attndsl.attention import (
     InputDeclaration,
     ParameterDeclaration,
     TokenScan,
 )
-from attndsl.check import calls, constants, expressions
+from attndsl.check import calls, expressions
 from attndsl.check.operators import describe
 from attndsl.check.scope import (
     PAIR_INDICES,
@@ -26,7 +26,6 @@ from attndsl.check.scope import (
     Environment,
     ModuleScope,
     raw_operands,
-    suggestion,
 )
 from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.expression import (
@@ -45,6 +44,7 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.source import Span
+from attndsl.suggestions import suggestion
 
 Result = TypeVar("Result")
 

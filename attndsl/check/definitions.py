@@ -8,10 +8,11 @@ from attndsl import syntax
 from attndsl.check.builtins import EXPANDED
 from attndsl.check.normalizers import NORMALIZERS
 from attndsl.check.patterns import PATTERNS
-from attndsl.check.scope import INDICES, RESERVED, Defined, ModuleScope, suggestion
+from attndsl.check.scope import INDICES, RESERVED, Defined, ModuleScope
 from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.functions import FUNCTIONS
 from attndsl.source import Span
+from attndsl.suggestions import suggestion
 
 BUILT_IN = frozenset({*FUNCTIONS, *EXPANDED, *PATTERNS, *NORMALIZERS, *RESERVED, "cumsum"})
 

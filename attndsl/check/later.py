@@ -12,7 +12,7 @@ from attndsl import syntax
 from attndsl.attention import Later
 from attndsl.check import builtins, expressions
 from attndsl.check.operators import describe, fits
-from attndsl.check.scope import Binding, Context, Environment, raw_operands, suggestion
+from attndsl.check.scope import Binding, Context, Environment, raw_operands
 from attndsl.expression import (
     BOOL,
     FLOAT,
@@ -26,6 +26,7 @@ from attndsl.expression import (
     Vector,
 )
 from attndsl.source import Span
+from attndsl.suggestions import suggestion
 
 ROUTE_FIELDS = ("affinity", "keep", "always", "never")
 KEEP = {"top": INT, "threshold": FLOAT, "mass": FLOAT}

@@ -14,7 +14,6 @@ from attndsl.check.scope import (
     Binding,
     Environment,
     requires_arguments,
-    suggestion,
 )
 from attndsl.diagnostics import AttnError
 from attndsl.expression import (
@@ -25,6 +24,7 @@ from attndsl.expression import (
     Size,
 )
 from attndsl.source import Span
+from attndsl.suggestions import suggestion
 
 
 def value(name: syntax.Name, environment: Environment, span: Span) -> Expression:

@@ -12,7 +12,7 @@ from attndsl import syntax
 from attndsl.attention import Elementwise, GroupedSoftmax, Normalizer, Softmax
 from attndsl.check import builtins, calls, expressions, operators
 from attndsl.check.operators import describe
-from attndsl.check.scope import PAIR_INDICES, QUERY_INDICES, Context, Environment, suggestion
+from attndsl.check.scope import PAIR_INDICES, QUERY_INDICES, Context, Environment
 from attndsl.diagnostics import AttnError
 from attndsl.expression import (
     BOOL,
@@ -28,6 +28,7 @@ from attndsl.expression import (
 )
 from attndsl.functions import FUNCTIONS, Shape
 from attndsl.source import Span
+from attndsl.suggestions import suggestion
 
 NORMALIZERS = ("softmax", "softmax1", "grouped_softmax", "sum", "none", "weight")
 _OPTIONS = ("divide", "epsilon")

@@ -7,13 +7,14 @@ namespace of their own: a parameter `top` does not hide the function `top`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import field
 
 from attndsl import syntax
 from attndsl.diagnostics import AttnError, Diagnostic
 from attndsl.expression import Expression, Scalar, Size, Vector
+from attndsl.records import dataclass
 from attndsl.source import Span
 
 SIZES = ("B", "H", "Hkv", "Lq", "Lk", "D", "Dv")
@@ -83,7 +84,7 @@ class ModuleScope:
     failed: set[str] = field(default_factory=set)
 
 
-@dataclass
+@dataclasses.dataclass
 class Budget:
     """Counts the nodes checked for one attention, so that expansion ends."""
 
@@ -135,15 +136,6 @@ class Environment:
 
 def requires_arguments(defined: Defined) -> bool:
     return any(parameter.default is None for parameter in defined.definition.parameters)
-
-
-def suggestion(name: str, candidates: Iterable[str]) -> str | None:
-    """`did you mean …?` for the candidate that is spelt most alike, if one is."""
-    pool = sorted(set(candidates))
-    close = get_close_matches(name, pool, n=1, cutoff=0.6)
-    if not close:
-        close = [word for word in pool if word.lower() == name.lower()]
-    return f"did you mean `{close[0]}`?" if close else None
 
 
 def raw_operands() -> dict[str, Expression]:

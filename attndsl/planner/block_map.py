@@ -13,11 +13,11 @@ pair lies in an EMPTY block, no hidden one in a FULL block, and no block is visi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from attndsl.expression import TRUE, Expression
+from attndsl.records import dataclass
 
 if TYPE_CHECKING:  # checking a spec should not wait for NumPy
     import numpy as np

@@ -7,11 +7,10 @@ buffers it reads. Emitters turn one stage into one kernel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from attndsl.attention import Attention, Normalizer
 from attndsl.expression import Expression, Scalar, Size
 from attndsl.planner.block_map import BlockMap
+from attndsl.records import dataclass
 
 
 @dataclass(frozen=True)
