@@ -114,6 +114,8 @@ def _help(token: str, expected: frozenset[str], before: list[Lexeme]) -> str | N
                 return f"write a value between `{previous}` and `{token}`"
         case "}" | ")" | "]" if "INTEGER" in expected and previous:
             return f"write a value after `{previous}`"
+        case "[" if "INTEGER" in expected:
+            return "write a value for each axis as a tuple, `(5, 7)`"
         case "if" | "else" | "where":
             return "write `a if condition else b`"
         case _ if token.startswith('"') and "INTEGER" in expected:

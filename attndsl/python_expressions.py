@@ -61,6 +61,7 @@ INSTEAD: dict[type[ast.AST], str] = {
     ast.NamedExpr: "assign the name in a statement of its own",
     ast.ListComp: "a formula holds for every pair: there is nothing to loop over",
     ast.GeneratorExp: "a formula holds for every pair: there is nothing to loop over",
+    ast.List: "write a value for each axis as a tuple, `(5, 7)`",
     ast.For: "a formula holds for every pair: there is nothing to loop over",
     ast.While: "a formula holds for every pair: there is nothing to loop over",
     ast.If: "write `a if condition else b` inside the formula",
@@ -164,6 +165,8 @@ class ExpressionConverter:
             case ast.Subscript(value=value, slice=index):
                 indices = index.elts if isinstance(index, ast.Tuple) else [index]
                 return syntax.Subscript(self.expression(value), tuple(map(self.index, indices)), at)
+            case ast.Tuple(elts=items):
+                return syntax.Tuple(tuple(map(self.expression, items)), at)
             case ast.BinOp(op=other) | ast.UnaryOp(op=other):
                 raise self.unsupported(other, at)
         raise self.unsupported(node, at)

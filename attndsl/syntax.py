@@ -99,7 +99,17 @@ class Subscript:
     span: Span = field(compare=False, repr=False)
 
 
-Expression = Name | Number | Boolean | Unary | Binary | Compare | Conditional | Call | Subscript
+@dataclass(frozen=True)
+class Tuple:
+    """`(5, 7, 7)`: one value for each axis, as an argument of a pattern over all axes."""
+
+    items: tuple[Expression, ...]
+    span: Span = field(compare=False, repr=False)
+
+
+Expression = (
+    Name | Number | Boolean | Unary | Binary | Compare | Conditional | Call | Subscript | Tuple
+)
 
 
 @dataclass(frozen=True)

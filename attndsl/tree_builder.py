@@ -34,6 +34,7 @@ EXPRESSIONS = (
     syntax.Conditional,
     syntax.Call,
     syntax.Subscript,
+    syntax.Tuple,
 )
 
 
@@ -119,6 +120,8 @@ class _Builder:
                 return syntax.Boolean(rule == "true", at)
             case "parenthesis":
                 return dataclasses.replace(_expressions(children)[0], span=at)
+            case "tuple":
+                return syntax.Tuple(_expressions(children), at)
             case "unary":
                 operator = _tokens(children)[0].text
                 return syntax.Unary(operator, _expressions(children)[0], at)

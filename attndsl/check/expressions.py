@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from attndsl import syntax
-from attndsl.check import calls, names, operators, reads
+from attndsl.check import calls, names, operators, patterns, reads
 from attndsl.check.operators import describe
 from attndsl.check.scope import (
     MAXIMUM_DEPTH,
@@ -64,6 +64,8 @@ def check(expression: syntax.Expression, environment: Environment) -> Expression
             result = calls.call(expression, deeper(environment, 1), span)
         case syntax.Subscript():
             result = _subscript(expression, deeper(environment, 3), span)
+        case syntax.Tuple():
+            raise patterns.misplaced(expression, environment)
     measure(result, environment, span)
     return result
 

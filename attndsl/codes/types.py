@@ -102,6 +102,25 @@ attention halves {
 }
 """,
     ),
+    "A026": CodeEntry(
+        title="a tuple that does not fit",
+        explanation="""\
+A tuple, as in `neighborhood((5, 7, 7))`, gives a pattern over all axes a value for each of
+them, in the order in which `axes` declares them; it needs as many values as there are axes.
+Everything else takes a single value.""",
+        wrong="""
+attention video {
+    axes time, y, x
+    mask = neighborhood(window = (5, 7))
+}
+""",
+        right="""
+attention video {
+    axes time, y, x
+    mask = neighborhood(window = (5, 7, 7))
+}
+""",
+    ),
     "A027": CodeEntry(
         title="something that cannot be indexed",
         explanation="""\

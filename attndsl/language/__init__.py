@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from attndsl.language.patterns import *  # noqa: F403
-from attndsl.language.value import Operand, Value, outside_kernel
+from attndsl.language.value import Operand, PerAxis, Value, outside_kernel
 
 # Indices
 
@@ -275,10 +275,13 @@ def cumsum(x: Operand) -> Value:
 
 
 def neighborhood(
-    window: Operand,
-    dilation: Operand = 1,
-    stride: Operand = 1,
-    causal: Operand = False,
+    window: PerAxis,
+    dilation: PerAxis = 1,
+    stride: PerAxis = 1,
+    causal: PerAxis = False,
 ) -> Value:
-    """NATTEN's neighborhood over all axes, or along the sequence where there are none."""
+    """NATTEN's neighborhood over all axes, or along the sequence where there are none.
+
+    An argument may be a tuple with a value for each axis: `neighborhood((5, 7, 7))`.
+    """
     raise outside_kernel("neighborhood")

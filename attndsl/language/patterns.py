@@ -89,10 +89,10 @@ def neighborhood1d(
     stride: Operand = 1,
     causal: Operand = False,
 ) -> Value:
-    """neighborhood1d(position, key, length, window, dilation = 1, stride = 1, causal =
-    False) = position % dilation == key % dilation and neighborhood_undilated( position
-    // dilation, key // dilation, cdiv(length - position % dilation, dilation), window,
-    stride, causal)
+    """neighborhood1d(position, key, length, window: int, dilation: int = 1, stride: int =
+    1, causal: bool = False) = position % dilation == key % dilation and
+    neighborhood_undilated( position // dilation, key // dilation, cdiv(length -
+    position % dilation, dilation), window, stride, causal)
     """
     raise outside_kernel("neighborhood1d")
 

@@ -96,3 +96,5 @@ class Value:
 
 
 Operand = Value | bool | int | float
+# What a pattern over all axes takes: one value for all of them, or one for each.
+PerAxis = Operand | tuple[Operand, ...]
