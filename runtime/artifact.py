@@ -36,6 +36,8 @@ from attndsl.runtime.serialize import decode, encode
 from attndsl.runtime.targets import Target, device_target, parse_target
 
 if TYPE_CHECKING:
+    import torch
+
     from attndsl.runtime.arguments import Call
     from attndsl.runtime.calls import Calls
     from attndsl.runtime.execution import Execution, Launcher
@@ -101,6 +103,25 @@ class Artifact:
         """
         return self._calls(q, k, v, scale, offset, grid, return_lse, inputs)
 
+    def prepare(self, device: str | torch.device) -> None:
+        """Load the binaries for a device now, and not at the first call there.
+
+        Raises `AttnError` A087 where the artifact has nothing for the device, and A093 where its
+        driver cannot be loaded or refuses the binaries.
+        """
+        import torch
+
+        place = torch.device(device)
+        if place.type != "cuda":
+            self._launcher(device_target(place))
+            return
+        from attndsl.runtime.driver import DriverProgram, driver_api
+
+        driver_api()  # without it, nothing tells what the device is
+        launcher = self._launcher(device_target(place))
+        assert isinstance(launcher, DriverProgram)
+        launcher.prepare(place)
+
     def __repr__(self) -> str:
         made = self.manifest.specialization
         kind = f"{made['dtype']}, D = {made['head_dim']}"
@@ -120,13 +141,7 @@ class Artifact:
         from attndsl.runtime.execution import CompiledExecution, block_tables
 
         target = device_target(call.device)
-        program = self.programs.get(target.name)
-        if program is None:
-            raise error(
-                "A087",
-                f"the artifact has nothing for `{target}`, only for {', '.join(self.programs)}",
-                help=f"compile it with the target `{target}` too",
-            )
+        program = self._program(target)
         made = program.specialization
         wanted = {
             "dtype": (made.dtype.value, call.dtype.value),
@@ -140,13 +155,33 @@ class Artifact:
             raise error("A087", "the artifact writes no log-sum-exp", help="compile it with it")
         execution = self._executions.get(target.name)
         if execution is None:
-            launcher = self._launcher(target, program)
             tables = block_tables(self.plan, program)
-            execution = CompiledExecution(self.plan, program, launcher, tables)
+            execution = CompiledExecution(self.plan, program, self._launcher(target), tables)
             self._executions[target.name] = execution
         return execution
 
-    def _launcher(self, target: Target, program: Program) -> Launcher:
+    def _program(self, target: Target) -> Program:
+        program = self.programs.get(target.name)
+        if program is None:
+            raise error(
+                "A087",
+                f"the artifact has nothing for `{target}`, only for {', '.join(self.programs)}",
+                help=f"compile it with the target `{target}` too",
+            )
+        return program
+
+    @cached_property
+    def _launchers(self) -> dict[str, Launcher]:
+        return {}
+
+    def _launcher(self, target: Target) -> Launcher:
+        """The binaries for a target; they are loaded once."""
+        launcher = self._launchers.get(target.name)
+        if launcher is None:
+            launcher = self._launchers[target.name] = self._load(target, self._program(target))
+        return launcher
+
+    def _load(self, target: Target, program: Program) -> Launcher:
         build = self.manifest.build(target.name)
         if target.language == "triton":
             from attndsl.runtime.driver import load as load_binaries

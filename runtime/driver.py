@@ -130,6 +130,12 @@ class DriverProgram:
                 )
             values.copy_back(tensors["out"])
 
+    def prepare(self, device: torch.device) -> None:
+        """Give a device every kernel now, and not when it is first launched there."""
+        with torch.cuda.device(device):
+            for kernel, image in self._kernels.values():
+                self._function(device, kernel, image)
+
     def _function(self, device: torch.device, kernel: Kernel, image: bytes) -> ctypes.c_void_p:
         key = device.index or 0, kernel.function
         function = self._loaded.get(key)

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attndsl.codegen import triton as emitter
-from attndsl.codegen.program import Argument, ArgumentKind, DType, Entry, Program, Specialization
+from attndsl.codegen.program import (
+    Argument,
+    ArgumentKind,
+    DType,
+    Entry,
+    Program,
+    Specialization,
+    Tile,
+)
 from attndsl.codegen.triton.targets import GpuTarget, parse_target
 from attndsl.diagnostics import error
 from attndsl.planner.plan import Plan
@@ -23,6 +31,9 @@ if TYPE_CHECKING:
 
 # Preparations and scans are bound by memory; four warps fill a multiprocessor.
 _PREPARE_WARPS = 4
+
+# What a thread may use; AMD's count those for accumulating.
+_REGISTERS = {"cuda": 255, "hip": 512}
 
 _POINTERS = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16", "int32": "*i32", "bool": "*u8"}
 ALIGNMENT = 16  # bytes
@@ -86,24 +97,38 @@ def choose(plan: Plan, specialization: Specialization, target: str) -> tuple[Pro
 
     Raises `AttnError` A083 where none does, and what `emit` and `compile_ahead` raise.
     """
+    gpu = parse_target(target)
     problem = None
     for tile in emitter.tiles(plan, specialization, target):
+        if not _may_fit(tile, specialization, gpu):
+            continue  # and it would take minutes to compile
         program = emitter.emit(plan, specialization, tile, target)
         binaries = compile_ahead(program)
         if binaries.fit:
             return program, binaries
         problem = max((kernel.resources for kernel in binaries.kernels), key=lambda r: r.shared)
-    limit = parse_target(target).shared
-    needed = (
-        f"{problem.shared} bytes of shared memory and {problem.stack} of stack" if problem else ""
-    )
+    needed = f"more registers than the {_REGISTERS[gpu.kind]} that a thread may use"
+    if problem is not None:
+        needed = (
+            f"{problem.shared} bytes of shared memory and {problem.stack} of stack, of "
+            f"{gpu.shared} and 0"
+        )
     raise error(
         "A083",
         f"`{plan.attention.name}` does not fit {target} at head dimension "
-        f"{specialization.head_dim}: the smallest tile needs {needed}, of {limit} and 0",
+        f"{specialization.head_dim}: the smallest tile needs {needed}",
         plan.attention.span,
         help="choose smaller head dimensions, or 16-bit elements",
     )
+
+
+def _may_fit(tile: Tile, specialization: Specialization, gpu: GpuTarget) -> bool:
+    """Whether a thread can hold its share of the result, which is accumulated in float32.
+
+    From cuda:100 on, tensor cores have memory of their own for it.
+    """
+    share = tile.block_m * specialization.value_dim / (tile.warps * gpu.warp_size)
+    return gpu.generation >= 100 or share <= _REGISTERS[gpu.kind]
 
 
 def require_compiler() -> None:

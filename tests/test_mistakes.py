@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import linecache
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,12 +26,16 @@ def mistakes(kind: str) -> list[Path]:
 
 def check_golden(path: Path, found: list[Diagnostic], update: bool) -> None:
     """Compare the diagnostics with the lower part of a mistake's file, or write it."""
-    mistake = path.read_text("utf-8").partition(LINE)[0]
     assert found, "the mistake was not found"
     text = "\n\n".join(map(render, found)) + "\n"
+    assert path.name[:4] in {diagnostic.code for diagnostic in found}, text
+    compare(path, text, update)
+
+
+def compare(path: Path, text: str, update: bool) -> None:
+    mistake = path.read_text("utf-8").partition(LINE)[0]
     if update:
         path.write_text(mistake + LINE + text, "utf-8")
-    assert path.name[:4] in {diagnostic.code for diagnostic in found}, text
     assert path.read_text("utf-8") == mistake + LINE + text
 
 
@@ -80,3 +88,43 @@ def test_call(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updat
     monkeypatch.chdir(tmp_path)
     text = path.read_text("utf-8").partition(LINE)[0]
     check_golden(path, diagnostics_of_python(text, "call.py", tmp_path), update)
+
+
+# Programs for a script of the shell: this Python, and the command of this package.
+PYTHON = f"""#!/bin/sh
+exec {shlex.quote(sys.executable)} "$@"
+"""
+COMMAND = """#!/bin/sh
+exec python -m attndsl "$@"
+"""
+
+
+@pytest.mark.parametrize("path", mistakes("machine"), ids=lambda path: path.stem)
+def test_machine(path: Path, tmp_path: Path, update: bool) -> None:
+    script = path.read_text("utf-8").partition(LINE)[0]
+    programs, work = tmp_path / "programs", tmp_path / "work"
+    programs.mkdir()
+    work.mkdir()
+    for name, text in (("python", PYTHON), ("attndsl", COMMAND)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(attndsl.__file__).parent.parent),
+        "ATTNDSL_CACHE": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done
+    # Python shows a traceback before it, and the command what it has done so far.
+    _, found, diagnostic = done.stderr.partition("error[")
+    assert found, done.stderr
+    assert diagnostic[:4] == path.name[:4], done.stderr
+    compare(path, found + diagnostic, update)

@@ -63,6 +63,7 @@ def negate(operand: Expression, environment: Environment, span: Span) -> Express
     match operand:
         case Literal(value=int() | float() as value):
             return Literal(-value, span=span)
+    broadcast("-", [operand], environment, span)
     return Unary("-", operand, operand.type, span=span)
 
 

@@ -114,18 +114,6 @@ attndsl compile spec.attn --target cuda:80 --head-dim 128 --dtype bf16
 """,
         language="shell",
     ),
-    "A086": CodeEntry(
-        title="a matrix that is made inside a formula",
-        explanation="""\
-`dot(matrix, vector)` takes a matrix that is read from an input. Matrices are not computed.""",
-        wrong="""
-attndsl compile spec.attn --target cpu     # with `dot(w[0] + w[1], q)` in the score
-""",
-        right="""
-attndsl compile spec.attn --target cpu     # with `dot(w[0], q) + dot(w[1], q)`
-""",
-        language="shell",
-    ),
     "A087": CodeEntry(
         title="an artifact that was made for something else",
         explanation="""\

@@ -18,7 +18,7 @@ DEFAULT_TILE = Tile(64, 64)
 def emit(plan: Plan, specialization: Specialization, tile: Tile | None = None) -> Program:
     """C++ for a plan. Rows of a tile must be a multiple of 16, its keys of 8.
 
-    Raises `AttnError` A084 to A086 for what this target cannot express.
+    Raises `AttnError` A084 and A085 for what this target cannot express.
     """
     tile = DEFAULT_TILE if tile is None else tile
     arrays = {

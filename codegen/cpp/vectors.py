@@ -277,12 +277,7 @@ class Vectors:
         level: Level,
     ) -> Iterator[str]:
         if not isinstance(matrix, Read):
-            raise error(
-                "A086",
-                "a matrix that is not read from an input is not supported on cpu",
-                matrix.span,
-                help="multiply the vector by each input in turn",
-            )
+            raise InternalError("a matrix that is not read from an input")
         if not isinstance(vector, Operand | Read):
             vector = self._array(expressions, vector, level)
         depth = self.size(expressions, vector)
