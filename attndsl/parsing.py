@@ -29,7 +29,7 @@ def parse(source: Source) -> Module:
     """
     unpaired = lexical.check_text(source)
     try:
-        return _parse_item(source, 0, len(source.text))
+        return parse_items(source, 0, len(source.text))
     except AttnError as fault:
         first = fault
     if unpaired is not None:
@@ -43,7 +43,7 @@ def parse(source: Source) -> Module:
     found: list[Diagnostic] = []
     for start, end in zip(starts, [*starts[1:], len(source.text)], strict=True):
         try:
-            _parse_item(source, start, end)
+            parse_items(source, start, end)
         except AttnError as fault:
             found.extend(fault.diagnostics)
         if len(found) >= MAXIMUM_ERRORS:
@@ -51,8 +51,9 @@ def parse(source: Source) -> Module:
     raise AttnError(found) if found else first
 
 
-def _parse_item(source: Source, start: int, end: int) -> Module:
-    """Parse a part of the text that holds whole items."""
+def parse_items(source: Source, start: int, end: int) -> Module:
+    """The syntax tree of a part of the text that holds whole items. Raises `AttnError` as `parse`
+    does, with the first fault."""
     from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
     from attndsl.parse_errors import unexpected_character, unexpected_token

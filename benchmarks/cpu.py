@@ -100,6 +100,8 @@ def first_calls() -> dict[str, float]:
     spec = Path(__file__).parent.parent / "examples" / "causal.attn"
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"ATTNDSL_CACHE": cache}
+        # Python compiles modules once, wherever nobody tells it not to.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [sys.executable, "-c", FIRST_CALL, str(spec)]
 
         def once() -> float:

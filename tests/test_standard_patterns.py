@@ -15,6 +15,8 @@ from attndsl import reference
 from attndsl.check.prelude import standard_patterns
 from attndsl.evaluate import Environment, evaluate
 from attndsl.module import load_text
+from attndsl.parsing import parse
+from attndsl.source import Source
 
 LENGTH, GRID = 24, (4, 6)
 DOC = np.sort(np.random.default_rng(0).integers(0, 4, (1, LENGTH)))
@@ -173,3 +175,13 @@ def test_every_pattern_is_tested_or_part_of_one_that_is() -> None:
     parts |= {"distance_bucket_wide", "rope_angles", "rope_frequencies", "rope_pair_angles"}
     assert set(standard_patterns().definitions) == (tested - {"neighborhood"}) | parts
     assert all(len(re.findall(rf"\b{part}\(", text)) > 1 for part in parts)
+
+
+def test_each_pattern_is_read_by_itself_as_in_the_whole_file() -> None:
+    path = Path(__file__).parent.parent / "grammar/std.attn"
+    source = Source(path.read_text("utf-8"), "std.attn")
+    whole = {one.name.parts[0]: one for one in parse(source).definitions}
+    alone = {name: one.definition for name, one in standard_patterns().definitions.items()}
+    assert alone == whole
+    assert list(alone) == list(whole)
+    assert [one.span for one in alone.values()] == [one.span for one in whole.values()]

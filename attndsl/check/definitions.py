@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from attndsl import syntax
 from attndsl.check.builtins import EXPANDED
@@ -51,7 +52,7 @@ def collect(
         if fault is not None:
             faults.append(fault)
         own[word] = definition.name.span
-        scope.definitions[word] = Defined(definition, scope)
+        scope.definitions[word] = Defined(partial(_itself, definition), scope)
     names: dict[str, Span] = {}
     for attention in tree.attentions:
         fault = _taken(attention.name, names, "attention")
@@ -60,6 +61,10 @@ def collect(
         names.setdefault(attention.name.parts[0], attention.name.span)
         scope.attentions[attention.name.parts[0]] = attention
     return scope, faults
+
+
+def _itself(definition: syntax.Definition) -> syntax.Definition:
+    return definition
 
 
 def _taken(name: syntax.Name, own: dict[str, Span], what: str) -> Diagnostic | None:

@@ -8,8 +8,9 @@ namespace of their own: a parameter `top` does not hide the function `top`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
+from functools import cached_property
 
 from attndsl import syntax
 from attndsl.diagnostics import AttnError, Diagnostic
@@ -62,12 +63,19 @@ class Context:
     matrices: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Defined:
-    """A definition and the names that its body sees."""
+    """A definition and the names that its body sees.
 
-    definition: syntax.Definition
+    `read` gives it when it is first asked for: a spec uses few of the standard patterns.
+    """
+
+    read: Callable[[], syntax.Definition]
     scope: ModuleScope
+
+    @cached_property
+    def definition(self) -> syntax.Definition:
+        return self.read()
 
 
 @dataclass(frozen=True)
