@@ -1,4 +1,4 @@
-"""Compiled programs and measurements on disk, so that no process builds a thing twice.
+"""Checked specs, programs and measurements on disk, so that no process builds a thing twice.
 
 An entry is a directory of files with a list of their checksums. It is written beside its place and
 renamed into it, so a reader sees all of it or nothing; a file lock lets one process build while the

@@ -9,12 +9,12 @@ import typer
 from attndsl.cli.options import JsonOption
 from attndsl.cli.output import show_json, table
 
-app = typer.Typer(invoke_without_command=True, help="List or clear the compiled kernels on disk.")
+app = typer.Typer(invoke_without_command=True, help="List or clear the specs and kernels on disk.")
 
 
 @app.callback()
 def list_entries(context: typer.Context, json: JsonOption = False) -> None:
-    """List the compiled kernels and measurements on disk.
+    """List the checked specs, compiled kernels and measurements on disk.
 
     They lie in $ATTNDSL_CACHE, or in your cache directory; removing them is always safe.
 
