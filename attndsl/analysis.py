@@ -40,9 +40,9 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.planner.linear import linear
-from attndsl.planner.prove import at_most
+from attndsl.planner.prove import Prover
 from attndsl.planner.simplify import simplify
-from attndsl.planner.solve import terms
+from attndsl.planner.solve import on_positions, terms
 from attndsl.probe import Point, Value, value_at
 from attndsl.records import dataclass
 from attndsl.source import Span
@@ -148,18 +148,21 @@ def _never_used(kind: str, name: str, span: Span) -> Diagnostic:
 
 def _is_empty(attention: Attention) -> bool:
     """Whether no term of the mask has room for a pair."""
-    found = terms(simplify(attention.mask), axes=attention.axes, partly=True)
+    mask = on_positions(simplify(attention.mask), attention.axes, partly=True)
+    prover = Prover(
+        tuple(
+            linear(comparison.right).minus(linear(comparison.left)).shifted(slack)
+            for parameter in attention.parameters
+            for comparison, slack in _bounds(parameter)
+        )
+    )
+    found = None if mask is None else terms(mask, prover)
     if found is None:
         return False
-    facts = [
-        linear(comparison.right).minus(linear(comparison.left)).shifted(slack)
-        for parameter in attention.parameters
-        for comparison, slack in _bounds(parameter)
-    ]
     zero, keys = Literal(0), Size("Lk")
     return all(
         any(
-            at_most(high, low, facts) for low in (zero, *term.lower) for high in (keys, *term.upper)
+            prover.at_most(high, low) for low in (zero, *term.lower) for high in (keys, *term.upper)
         )
         for term in found
     )

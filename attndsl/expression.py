@@ -8,9 +8,11 @@ no part in equality. Traversals return unchanged nodes untouched, so that sharin
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from enum import Enum
+from typing import TypeVar
 
 from attndsl.records import dataclass
 from attndsl.source import Span
@@ -49,9 +51,34 @@ BOOL, INT, FLOAT = Scalar.BOOL, Scalar.INT, Scalar.FLOAT
 
 @dataclass(frozen=True)
 class Node:
-    """What every expression has. `span` is where the user wrote it, if anywhere."""
+    """What every expression has. `span` is where the user wrote it, if anywhere.
+
+    A node may remember what follows from it, such as its hash, in attributes that start with an
+    underscore; they are no part of it.
+    """
 
     span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what is remembered, which may hold for this process alone."""
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
+
+_Node = TypeVar("_Node", bound=Node)
+
+
+def _hashed_once(node: type[_Node]) -> type[_Node]:
+    """Nodes over operands are looked up often: their hash is not worth a walk each time."""
+    structural = node.__hash__
+
+    def remembered(self: _Node) -> int:
+        known: int | None = self.__dict__.get("_hash")
+        if known is None:
+            known = self.__dict__["_hash"] = structural(self)
+        return known
+
+    node.__hash__ = remembered  # type: ignore[assignment]
+    return node
 
 
 @dataclass(frozen=True)
@@ -144,6 +171,7 @@ class Operand(Node):
     type: Vector
 
 
+@_hashed_once
 @dataclass(frozen=True)
 class Read(Node):
     """An element of an input or of a token scan: `slope[h]`.
@@ -157,6 +185,7 @@ class Read(Node):
     type: Type
 
 
+@_hashed_once
 @dataclass(frozen=True)
 class Unary(Node):
     operator: str  # "-", "not"
@@ -164,6 +193,7 @@ class Unary(Node):
     type: Type
 
 
+@_hashed_once
 @dataclass(frozen=True)
 class Binary(Node):
     """Arithmetic `+ - * / // % **`, comparison `< <= > >= == !=`, and `and`, `or`.
@@ -179,6 +209,7 @@ class Binary(Node):
     type: Type
 
 
+@_hashed_once
 @dataclass(frozen=True)
 class Select(Node):
     """`then if condition else otherwise`."""
@@ -189,6 +220,7 @@ class Select(Node):
     type: Type
 
 
+@_hashed_once
 @dataclass(frozen=True)
 class Call(Node):
     """A built-in function; `FUNCTIONS` in `functions.py` lists them with their types.
@@ -201,6 +233,7 @@ class Call(Node):
     type: Type
 
 
+@_hashed_once
 @dataclass(frozen=True)
 class Slice(Node):
     """`vector[start:stop]`; the bounds are integer expressions over sizes and parameters."""
@@ -211,6 +244,7 @@ class Slice(Node):
     type: Vector
 
 
+@_hashed_once
 @dataclass(frozen=True)
 class Element(Node):
     """`vector[index]`, a float; the index is an integer expression over sizes and parameters."""
@@ -252,27 +286,26 @@ TRUE, FALSE = Literal(True), Literal(False)
 
 def children(expression: Expression) -> tuple[Expression, ...]:
     """The direct operands, in the order in which they are written; sizes of types are none."""
-    match expression:
-        case Read(indices=indices):
-            return indices
-        case Unary(operand=operand):
-            return (operand,)
-        case Binary(left=left, right=right):
-            return (left, right)
-        case Select(condition=condition, then=then, otherwise=otherwise):
-            return (condition, then, otherwise)
-        case Call(arguments=arguments):
-            return arguments
-        case Slice(vector=vector, start=start, stop=stop):
-            return (vector, start, stop)
-        case Element(vector=vector, index=index):
-            return (vector, index)
-    return ()
+    of = _CHILDREN.get(type(expression))
+    return () if of is None else of(expression)
+
+
+# By class, as every traversal asks for every node's.
+_CHILDREN: dict[type, Callable[..., tuple[Expression, ...]]] = {
+    Read: lambda read: read.indices,
+    Unary: lambda unary: (unary.operand,),
+    Binary: lambda binary: (binary.left, binary.right),
+    Select: lambda select: (select.condition, select.then, select.otherwise),
+    Call: lambda call: call.arguments,
+    Slice: lambda slice: (slice.vector, slice.start, slice.stop),
+    Element: lambda element: (element.vector, element.index),
+}
 
 
 def with_children(expression: Expression, operands: tuple[Expression, ...]) -> Expression:
     """The same node over other operands; the node itself where every operand is the same object."""
-    if all(old is new for old, new in zip(children(expression), operands, strict=True)):
+    before = children(expression)
+    if len(before) == len(operands) and all(map(operator.is_, before, operands)):
         return expression
     match expression:
         case Read():
@@ -305,18 +338,32 @@ def walk(expression: Expression) -> Iterator[Expression]:
         stack.extend(reversed(children(node)))
 
 
-def transform(expression: Expression, function: Callable[[Expression], Expression]) -> Expression:
+def transform(
+    expression: Expression,
+    function: Callable[[Expression], Expression],
+    *,
+    unless: Callable[[Expression], bool] | None = None,
+) -> Expression:
     """Rewrite bottom-up: `function` sees each node with its operands already rewritten.
 
-    Sizes inside vector and matrix types are rewritten too. Shared nodes are rewritten once.
+    Sizes inside vector and matrix types are rewritten too. Shared nodes are rewritten once. Nodes
+    of which `unless` holds stay, with all that is below them.
     """
     done: dict[int, Expression] = {}
 
     def visit(node: Expression) -> Expression:
         known = done.get(id(node))
         if known is None:
-            known = with_children(node, tuple(visit(child) for child in children(node)))
-            known = function(_with_type(known, visit))
+            if unless is not None and unless(node):
+                known = node
+            else:
+                operands = children(node)
+                known = node
+                if operands:
+                    known = with_children(node, tuple([visit(child) for child in operands]))
+                if type(known.type) is not Scalar:
+                    known = _with_type(known, visit)
+                known = function(known)
             done[id(node)] = known
         return known
 
@@ -346,17 +393,22 @@ def substitute(expression: Expression, values: Mapping[Expression, Expression]) 
 def index_names(expression: Expression) -> frozenset[str]:
     """The indices that the value varies with: coordinates count as their position, `q` as
     `b h i`, `k` and `v` as `b g j`."""
-    names: set[str] = set()
-    for node in walk(expression):
-        match node:
-            case Index(name=name):
-                names.add(name)
-            case Coordinate(position=position):
-                names.add(position)
-            case Operand(name="q"):
-                names.update("bhi")
-            case Operand():
-                names.update("bgj")
-            case DotResult():
-                names.update("bhij")
-    return frozenset(names)
+    match expression:
+        case Index(name=name):
+            return frozenset((name,))
+        case Coordinate(position=position):
+            return frozenset((position,))
+        case Operand(name="q"):
+            return frozenset("bhi")
+        case Operand():
+            return frozenset("bgj")
+        case DotResult():
+            return frozenset("bhij")
+    operands = children(expression)
+    if not operands:
+        return frozenset()
+    known: frozenset[str] | None = expression.__dict__.get("_index_names")
+    if known is None:
+        known = frozenset().union(*map(index_names, operands))
+        expression.__dict__["_index_names"] = known
+    return known

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import product as pairs
 
 from attndsl.expression import (
     FALSE,
@@ -30,19 +30,9 @@ from attndsl.expression import (
     transform,
 )
 from attndsl.planner import algebra
-from attndsl.planner.linear import Linear, expression_of, linear
-from attndsl.planner.prove import (
-    BLOCK_N,
-    I_FIRST,
-    I_LAST,
-    Direction,
-    at_most,
-    below,
-    direction,
-    proved,
-    steepest,
-)
-from attndsl.planner.remainder import Remainder, remainder
+from attndsl.planner.linear import Linear, expression_of, linear, product
+from attndsl.planner.prove import BLOCK_N, I_FIRST, I_LAST, Direction, Prover
+from attndsl.planner.remainder import Remainder, is_fixed_divisor, remainder
 from attndsl.planner.simplify import simplify
 from attndsl.planner.solve import Term, solve_rows
 
@@ -51,6 +41,9 @@ KEY_BLOCK = Index("K")
 KEYS = Size("Lk")
 ZERO, ONE = Literal(0), Literal(1)
 _NEXT_ROW = algebra.add(I, ONE)
+
+# Holds unless queries lie past the last key. Used only where its failure adds PARTIAL blocks.
+QUERIES_WITHIN_KEYS = linear(KEYS).minus(linear(I_LAST)).shifted(-1)
 
 
 @dataclass(frozen=True)
@@ -64,17 +57,17 @@ class Hull:
     guard: Expression = TRUE
 
 
-def hull(term: Term, *, hidden: bool) -> Hull | None:
+def hull(term: Term, prover: Prover, *, hidden: bool) -> Hull | None:
     """The exact hull of a term, or None where none is proved. Of a `hidden` term it may cover more
     in the block that sticks out over the last key, which is PARTIAL in any case."""
     if len(term.rest) > 1:
         return None
-    rest = remainder(term.rest[0]) if term.rest else None
+    rest = remainder(term.rest[0], prover) if term.rest else None
     if term.rest and rest is None:
         return None
     if rest is not None and rest.variable == "distance":
-        return _diagonal_hull(term, rest, hidden=hidden)
-    return _Deriver.of(term, hidden).hull(rest)
+        return _diagonal_hull(term, rest, prover, hidden=hidden)
+    return _Deriver.of(term, prover, hidden).hull(rest)
 
 
 @dataclass
@@ -84,19 +77,19 @@ class _Deriver:
     row_lower: tuple[Expression, ...]
     row_upper: tuple[Expression, ...]
     conditions: list[Expression]
-    facts: list[Linear]
+    prover: Prover
     hidden: bool
 
     @staticmethod
-    def of(term: Term, hidden: bool) -> _Deriver:
+    def of(term: Term, prover: Prover, hidden: bool) -> _Deriver:
         conditions = list(term.conditions)
         return _Deriver(
-            [ZERO, *(_monotone(bound) for bound in term.lower if bound != ZERO)],
-            [KEYS, *(_monotone(bound) for bound in term.upper if bound != KEYS)],
+            [ZERO, *(_monotone(bound, prover) for bound in term.lower if bound != ZERO)],
+            [KEYS, *(_monotone(bound, prover) for bound in term.upper if bound != KEYS)],
             term.row_lower,
             term.row_upper,
             conditions,
-            [fact for condition in conditions for fact in _facts(condition)],
+            prover.given(*(fact for condition in conditions for fact in _facts(condition))),
             hidden,
         )
 
@@ -109,7 +102,7 @@ class _Deriver:
         rows = self._rows_that_are_not_empty(rising)
         if rows is None:
             return None
-        for low, high in product([I_FIRST, *self.row_lower], self.row_upper):
+        for low, high in pairs([I_FIRST, *self.row_lower], self.row_upper):
             self._require("<", low, high)
         for low in self.row_lower:
             self._require("<=", low, I_LAST)
@@ -143,7 +136,9 @@ class _Deriver:
 
     def _rising(self) -> bool | None:
         """True where every bound rises with i, False where every one falls, else None."""
-        found = {direction(bound) for bound in (*self.lower, *self.upper)} - {Direction.CONSTANT}
+        found = {self.prover.direction(bound) for bound in (*self.lower, *self.upper)} - {
+            Direction.CONSTANT
+        }
         if not found or found == {Direction.RISING}:
             return True
         return False if found == {Direction.FALLING} else None
@@ -154,15 +149,15 @@ class _Deriver:
         here, there = (I, _NEXT_ROW) if rising else (_NEXT_ROW, I)
 
         def step(bound: Expression) -> int | None:
-            return steepest(bound if rising else algebra.negate(bound))
+            return self.prover.steepest(bound if rising else algebra.negate(bound))
 
         def slow(bound: Expression) -> bool:
             moved = step(bound)
             return moved is not None and moved <= 1
 
         return all(
-            slow(low) or slow(high) or at_most(_at(low, there), _at(high, here), self.facts)
-            for low, high in product(self.lower, self.upper)
+            slow(low) or slow(high) or self.prover.at_most(_at(low, there), _at(high, here))
+            for low, high in pairs(self.lower, self.upper)
         )
 
     def _rows_that_are_not_empty(
@@ -175,26 +170,26 @@ class _Deriver:
         ends_matter = any("i" in index_names(b) for b in (self.upper if rising else self.lower))
         starts: list[Expression] = []
         ends: list[Expression] = []
-        for low, high in product(self.lower, self.upper):
+        for low, high in pairs(self.lower, self.upper):
             width = linear(high).minus(linear(low)).shifted(-1)
-            if (low, high) == (ZERO, KEYS) or proved(width, self.facts):
+            if (low, high) == (ZERO, KEYS) or self.prover.proved(width):
                 continue
-            moving = direction(expression_of(width))
+            moving = self.prover.direction(expression_of(width))
             if moving is Direction.CONSTANT:
                 # A hidden term that starts past the last key shows in the key tail alone.
                 if not (self.hidden and high == KEYS):
                     self.conditions.append(algebra.compare(">=", expression_of(width), ZERO))
-                    self.facts.append(width)
+                    self.prover = self.prover.given(width)
                 continue
             if moving is Direction.UNKNOWN:
-                if not proved(width.times(-1).shifted(-1), self.facts):
+                if not self.prover.proved(width.times(-1).shifted(-1)):
                     return None
                 self.conditions.append(FALSE)  # no row has any
                 continue
             matters = starts_matter if moving is Direction.RISING else ends_matter
             if not matters:
                 continue
-            solved = solve_rows(width.times(-1))
+            solved = solve_rows(width.times(-1), self.prover)
             if solved is None:
                 return None
             is_upper, bound = solved
@@ -213,10 +208,10 @@ class _Deriver:
         constant = [bound for bound in bounds if "i" not in index_names(bound)]
         varying = [bound for bound in bounds if "i" in index_names(bound)]
         result = [*constant, *(_at(bound, row) for bound in varying)]
-        for bound, limit in product(varying, limits):
+        for bound, limit in pairs(varying, limits):
             value = _at(bound, limit)
             weaker = (
-                at_most(value, other, self.facts) if greatest else at_most(other, value, self.facts)
+                self.prover.at_most(value, other) if greatest else self.prover.at_most(other, value)
                 for other in constant
             )
             if not any(weaker):
@@ -224,8 +219,8 @@ class _Deriver:
         return result
 
     def _require(self, operator: str, left: Expression, right: Expression) -> None:
-        proved = at_most if operator == "<=" else below
-        if not proved(left, right, self.facts):
+        proved = self.prover.at_most if operator == "<=" else self.prover.below
+        if not proved(left, right):
             self.conditions.append(algebra.compare(operator, left, right))
 
     def _require_columns(self, lower: Sequence[Expression], upper: Sequence[Expression]) -> None:
@@ -234,11 +229,11 @@ class _Deriver:
         Column 0 starts a block, so that an end at or before it leaves none. A tile whose queries
         all lie past the last key may keep one PARTIAL block.
         """
-        facts = [*self.facts, linear(KEYS).minus(linear(I_LAST)).shifted(-1)]
-        for low, high in product(lower, upper):
+        prover = self.prover.given(QUERIES_WITHIN_KEYS)
+        for low, high in pairs(lower, upper):
             if low == ZERO or (self.hidden and high == KEYS):
                 continue
-            if not below(low, high, facts):
+            if not prover.below(low, high):
                 self.conditions.append(algebra.compare("<", low, high))
 
 
@@ -254,20 +249,22 @@ def _at(bound: Expression, row: Expression) -> Expression:
     return simplify(bound, {I: row})
 
 
-def _monotone(bound: Expression) -> Expression:
+def _monotone(bound: Expression, prover: Prover) -> Expression:
     """The bound with remainders written as `x - m * (x // m)`, where that makes it monotone."""
-    if direction(bound) is not Direction.UNKNOWN:
+    if prover.direction(bound) is not Direction.UNKNOWN:
         return bound
 
     def expand(node: Expression) -> Expression:
         match node:
-            case Binary(operator="%", left=left, right=Literal(value=int(modulus))) if modulus > 0:
-                floored = algebra.floor_divide(left, node.right)
-                return algebra.subtract(left, algebra.multiply(floored, node.right))
+            case Binary(operator="%", left=left, right=modulus) if is_fixed_divisor(
+                modulus, prover
+            ):
+                floored = linear(algebra.floor_divide(left, modulus))
+                return expression_of(linear(left).minus(product(floored, modulus)))
         return node
 
     expanded = simplify(transform(bound, expand))
-    return bound if direction(expanded) is Direction.UNKNOWN else expanded
+    return bound if prover.direction(expanded) is Direction.UNKNOWN else expanded
 
 
 def _with_columns(found: Hull, rest: Remainder, *, hidden: bool) -> Hull:
@@ -280,7 +277,9 @@ def _with_columns(found: Hull, rest: Remainder, *, hidden: bool) -> Hull:
         return Hull(
             lower,
             upper,
-            algebra.conjunction(found.condition, algebra.compare("<", lower, upper)),
+            algebra.conjunction(
+                found.condition, rest.is_varied, algebra.compare("<", lower, upper)
+            ),
         )
     first_column = algebra.multiply(KEY_BLOCK, BLOCK_N)
     first = algebra.maximum(first_column, found.lower)
@@ -288,7 +287,7 @@ def _with_columns(found: Hull, rest: Remainder, *, hidden: bool) -> Hull:
     return Hull(found.lower, found.upper, found.condition, simplify(rest.exists(first, last)))
 
 
-def _diagonal_hull(term: Term, rest: Remainder, *, hidden: bool) -> Hull | None:
+def _diagonal_hull(term: Term, rest: Remainder, prover: Prover, *, hidden: bool) -> Hull | None:
     """The hull of a term over `i - j` alone: bounds on the distance and a remainder of it."""
     if term.row_lower or term.row_upper:
         return None
@@ -306,15 +305,17 @@ def _diagonal_hull(term: Term, rest: Remainder, *, hidden: bool) -> Hull | None:
             return None
         if distance is not None:
             least.append(algebra.add(distance, ONE))
+    conditions = term.conditions
     if hidden and rest.misses_single_positions:
+        conditions = (*conditions, rest.is_varied)
         least = [rest.skip(algebra.maximum(*least), forward=True)] if least else []
         most = [rest.skip(algebra.minimum(*most), forward=False)] if most else []
     bounds = Term(
         lower=tuple(algebra.subtract(I, distance) for distance in most),
         upper=tuple(algebra.add(algebra.subtract(I, distance), ONE) for distance in least),
-        conditions=term.conditions,
+        conditions=conditions,
     )
-    found = _Deriver.of(bounds, hidden).hull(None)
+    found = _Deriver.of(bounds, prover, hidden).hull(None)
     if found is None or (hidden and rest.misses_single_positions):
         return found
     first_column = algebra.multiply(KEY_BLOCK, BLOCK_N)

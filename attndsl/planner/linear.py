@@ -2,13 +2,15 @@
 
 An atom is any integer expression that is no sum, difference or multiple: an index, a size, a read,
 a floor division, a product of two unknowns. Sums keep the order in which their atoms first appear,
-so that rebuilt expressions read as the user wrote them.
+so that rebuilt expressions read as the user wrote them. Products of unknowns are not multiplied out
+here; `product` does so, for a solver that divides by a size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from attndsl.expression import INT, Binary, Expression, Literal, Unary
 
@@ -23,6 +25,11 @@ class Linear:
     @property
     def is_constant(self) -> bool:
         return not self.terms
+
+    @cached_property
+    def key(self) -> tuple[frozenset[tuple[Expression, int]], int]:
+        """What is equal for equal sums, whatever their order, to look them up by."""
+        return frozenset(self.terms.items()), self.constant
 
     def plus(self, other: Linear, factor: int = 1) -> Linear:
         """`self + factor * other`."""
@@ -52,10 +59,15 @@ class Linear:
 
 def linear(expression: Expression) -> Linear:
     """The sum that an integer expression is."""
+    known: Linear | None = expression.__dict__.get("_linear")
+    if known is None:
+        known = expression.__dict__["_linear"] = _linear(expression)
+    return known
+
+
+def _linear(expression: Expression) -> Linear:
     match expression:
-        case Literal(value=bool() | float()):
-            return Linear({expression: 1})
-        case Literal(value=int(value)):
+        case Literal(value=int(value)) if not isinstance(value, bool):
             return Linear({}, value)
         case Unary(operator="-", operand=operand):
             return linear(operand).times(-1)
@@ -70,6 +82,17 @@ def linear(expression: Expression) -> Linear:
             if b.is_constant:
                 return a.times(b.constant)
     return Linear({expression: 1})
+
+
+def product(form: Linear, factor: Expression) -> Linear:
+    """`form * factor`, multiplied out: every atom of the sum times the factor as it stands."""
+    scale = linear(factor)
+    if scale.is_constant:
+        return form.times(scale.constant)
+    result = scale.times(form.constant)
+    for atom, coefficient in form.terms.items():
+        result = result.plus(Linear({Binary("*", atom, factor, INT): coefficient}))
+    return result
 
 
 def expression_of(form: Linear) -> Expression:

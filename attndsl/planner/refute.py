@@ -5,7 +5,7 @@ A proof search that is bound to fail is the expensive kind; this spares it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from attndsl.expression import (
     Binary,
@@ -52,51 +52,92 @@ _TILES = (
 
 # Inputs and other indices may have any value, so that all of them may have the same.
 
-
-class _Unknown(Exception):
-    """A value that has no number here, such as a division by zero."""
-
-
-def refuted(form: Linear, facts: Sequence[Linear]) -> bool:
-    """Whether the sum is negative at some tile at which every fact holds."""
-    for tile in _TILES:
-        try:
-            if _sum(form, tile) < 0 and all(_sum(fact, tile) >= 0 for fact in facts):
-                return True
-        except _Unknown:
-            continue
-    return False
+# The value at each tile; None where there is none, such as of a division by zero.
+Values = tuple[int | None, ...]
+_NOWHERE: Values = (None,) * len(_TILES)
 
 
-def _sum(form: Linear, tile: Mapping[str, int]) -> int:
-    return form.constant + sum(c * _value(atom, tile) for atom, c in form.terms.items())
+class Counterexamples:
+    """Looks for a tile at which a sum is negative, and remembers what expressions are worth."""
+
+    def __init__(self) -> None:
+        self._values: dict[Expression, Values] = {}
+
+    def among(self, facts: Sequence[Linear]) -> tuple[int, ...]:
+        """The numbers of the tiles at which every fact holds."""
+        sums = [self._sum(fact) for fact in facts]
+        return tuple(
+            number
+            for number in range(len(_TILES))
+            if all(values[number] is not None and values[number] >= 0 for values in sums)  # type: ignore[operator]
+        )
+
+    def refute(self, form: Linear, tiles: Sequence[int]) -> bool:
+        """Whether the sum is negative at one of the tiles."""
+        atoms = [(self._value(atom), coefficient) for atom, coefficient in form.terms.items()]
+        for tile in tiles:
+            total = form.constant
+            for values, coefficient in atoms:
+                value = values[tile]
+                if value is None:
+                    break
+                total += coefficient * value
+            else:
+                if total < 0:
+                    return True
+        return False
+
+    def _sum(self, form: Linear) -> Values:
+        total: Values = (form.constant,) * len(_TILES)
+        for atom, coefficient in form.terms.items():
+            total = tuple(
+                None if one is None or value is None else one + coefficient * value
+                for one, value in zip(total, self._value(atom), strict=True)
+            )
+        return total
+
+    def _value(self, node: Expression) -> Values:
+        known = self._values.get(node)
+        if known is None:
+            known = self._values[node] = self._evaluated(node)
+        return known
+
+    def _evaluated(self, node: Expression) -> Values:
+        match node:
+            case Literal(value=int(value)):
+                return (value,) * len(_TILES)
+            case Index(name=name) | Size(name=name):
+                return tuple(tile[name] if name in tile else tile[""] for tile in _TILES)
+            case Coordinate() | Read():
+                return tuple(tile[""] for tile in _TILES)
+            case Unary(operator="-", operand=operand):
+                return tuple(None if x is None else -x for x in self._value(operand))
+            case Unary(operator="not", operand=operand):
+                return tuple(None if x is None else not x for x in self._value(operand))
+            case Binary(operator=operator, left=left, right=right):
+                pairs = zip(self._value(left), self._value(right), strict=True)
+                return tuple(_binary(operator, a, b) for a, b in pairs)
+            case Call(function="min" | "max" as function, arguments=arguments):
+                pick = min if function == "min" else max
+                values = zip(*map(self._value, arguments), strict=True)
+                return tuple(
+                    None if None in several else pick(x for x in several if x is not None)
+                    for several in values
+                )
+            case Call(function="abs", arguments=(operand,)):
+                return tuple(None if x is None else abs(x) for x in self._value(operand))
+            case Select(condition=condition, then=then, otherwise=otherwise):
+                choices = (condition, then, otherwise)
+                return tuple(
+                    None if chosen is None else (yes if chosen else no)
+                    for chosen, yes, no in zip(*map(self._value, choices), strict=True)
+                )
+        return _NOWHERE
 
 
-def _value(node: Expression, tile: Mapping[str, int]) -> int:
-    match node:
-        case Literal(value=int(value)):
-            return value
-        case Index(name=name) | Size(name=name):
-            return tile[name] if name in tile else tile[""]
-        case Coordinate() | Read():
-            return tile[""]
-        case Unary(operator="-", operand=operand):
-            return -_value(operand, tile)
-        case Unary(operator="not", operand=operand):
-            return not _value(operand, tile)
-        case Binary(operator=operator, left=left, right=right):
-            return _binary(operator, _value(left, tile), _value(right, tile))
-        case Call(function="min" | "max" as function, arguments=arguments):
-            values = [_value(argument, tile) for argument in arguments]
-            return min(values) if function == "min" else max(values)
-        case Call(function="abs", arguments=(operand,)):
-            return abs(_value(operand, tile))
-        case Select(condition=condition, then=then, otherwise=otherwise):
-            return _value(then if _value(condition, tile) else otherwise, tile)
-    raise _Unknown
-
-
-def _binary(operator: str, left: int, right: int) -> int:
+def _binary(operator: str, left: int | None, right: int | None) -> int | None:
+    if left is None or right is None:
+        return None
     match operator:
         case "+":
             return left + right
@@ -104,12 +145,12 @@ def _binary(operator: str, left: int, right: int) -> int:
             return left - right
         case "*":
             return left * right
-        case "//" | "%" if right:
+        case "//" | "%":
+            if right == 0:
+                return None
             return left // right if operator == "//" else left % right
         case "and":
             return left and right
         case "or":
             return left or right
-    if operator in COMPARISONS:
-        return holds(operator, left - right)
-    raise _Unknown
+    return holds(operator, left - right) if operator in COMPARISONS else None

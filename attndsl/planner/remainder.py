@@ -19,6 +19,7 @@ from attndsl.expression import (
 from attndsl.planner import algebra
 from attndsl.planner.algebra import MIRRORED
 from attndsl.planner.linear import Linear, expression_of, linear
+from attndsl.planner.prove import Prover
 from attndsl.planner.simplify import simplify
 
 ONE = Literal(1)
@@ -27,14 +28,15 @@ ONE = Literal(1)
 @dataclass(frozen=True)
 class Remainder:
     """`value % modulus operator target`: `value` is dense in `variable` (`i`, `j`, or `distance`
-    for i - j), `operator` one of `== != <= >=`, `target` free of positions. `steps` says whether
-    the value changes at every step of the variable, as `x + c` does and `x // 2` does not."""
+    for i - j), `operator` one of `== != <= >=`, `target` and the positive `modulus` free of
+    positions. `steps` says whether the value changes at every step of the variable, as `x + c`
+    does and `x // 2` does not."""
 
     variable: str
     value: Expression
     rising: bool
     steps: bool
-    modulus: int
+    modulus: Expression
     operator: str
     target: Expression
 
@@ -43,15 +45,22 @@ class Remainder:
 
     @property
     def misses_single_positions(self) -> bool:
-        """Whether of two neighbouring positions one meets the condition."""
-        return self.operator == "!=" and self.steps and self.modulus > 1
+        """Whether of two neighbouring positions one meets the condition, where `is_varied`."""
+        return self.operator == "!=" and self.steps and self.modulus != ONE
+
+    @property
+    def is_varied(self) -> Expression:
+        """False where the modulus is 1, all remainders are 0, and none meets a condition `!=`."""
+        return algebra.disjunction(
+            algebra.compare(">", self.modulus, ONE), algebra.compare("!=", self.target, Literal(0))
+        )
 
     def exists(self, first: Expression, last: Expression) -> Expression:
         """Whether some position from `first` to `last` (`first <= last`) meets the condition."""
         low, high = self._at(first), self._at(last)
         if not self.rising:
             low, high = high, low
-        modulus, target = Literal(self.modulus), self.target
+        modulus, target = self.modulus, self.target
         match self.operator:
             case "==":
                 # The greatest number at most `high` with that remainder is at least `low`.
@@ -66,9 +75,10 @@ class Remainder:
                 )
             case "!=":
                 differs = algebra.compare("!=", algebra.modulo(low, modulus), target)
-                if self.modulus == 1:
-                    return differs
-                return algebra.disjunction(algebra.compare("<", low, high), differs)
+                several = algebra.conjunction(
+                    algebra.compare(">", modulus, ONE), algebra.compare("<", low, high)
+                )
+                return algebra.disjunction(several, differs)
         residue = algebra.modulo(low, modulus)
         start = algebra.subtract(low, residue)
         if self.operator == "<=":
@@ -88,12 +98,12 @@ class Remainder:
 
     def skip(self, position: Expression, *, forward: bool) -> Expression:
         """The position, or its neighbour where it misses the condition and neighbours do not."""
-        residue = algebra.modulo(self._at(position), Literal(self.modulus))
+        residue = algebra.modulo(self._at(position), self.modulus)
         neighbour = algebra.add(position, Literal(1 if forward else -1))
         return algebra.select(algebra.compare("==", residue, self.target), neighbour, position)
 
 
-def remainder(literal: Expression) -> Remainder | None:
+def remainder(literal: Expression, prover: Prover) -> Remainder | None:
     """The condition on a remainder that a literal of a `Term` is, or None."""
     match literal:
         case Binary(operator=operator, left=left, right=right) if operator in ("==", "!=", "<="):
@@ -106,8 +116,8 @@ def remainder(literal: Expression) -> Remainder | None:
     atom = varying[0]
     coefficient = form.terms[atom]
     match atom:
-        case Binary(operator="%", left=inner, right=Literal(value=int(modulus))):
-            if modulus <= 0 or abs(coefficient) != 1:
+        case Binary(operator="%", left=inner, right=modulus):
+            if abs(coefficient) != 1 or not is_fixed_divisor(modulus, prover):
                 return None
         case _:
             return None
@@ -119,11 +129,17 @@ def remainder(literal: Expression) -> Remainder | None:
         if len(names) != 1:
             continue
         name = next(iter(names))
-        sign = _dense(linear(value), name)
+        sign = _dense(linear(value), name, prover)
         if sign is not None:
             steps = not any(_is_quotient(node, name) for node in walk(value))
             return Remainder(name, value, sign > 0, steps, modulus, operator, target)
     return None
+
+
+def is_fixed_divisor(expression: Expression, prover: Prover) -> bool:
+    """Whether it is positive and the same for all pairs."""
+    varies = index_names(expression) & {"i", "j", "distance"}
+    return not varies and prover.positive(expression)
 
 
 def _is_quotient(node: Expression, name: str) -> bool:
@@ -136,7 +152,7 @@ def _over_distance(value: Expression) -> Expression:
     return simplify(value, {Index("i"): position})
 
 
-def _dense(form: Linear, name: str) -> int | None:
+def _dense(form: Linear, name: str, prover: Prover) -> int | None:
     """1 or -1 where the sum takes every integer as the variable rises by ones, else None."""
     varying = [(atom, c) for atom, c in form.terms.items() if name in index_names(atom)]
     if len(varying) != 1 or abs(varying[0][1]) != 1:
@@ -145,7 +161,7 @@ def _dense(form: Linear, name: str) -> int | None:
     match atom:
         case Index():
             return coefficient
-        case Binary(operator="//", left=left, right=Literal(value=int(divisor))) if divisor > 0:
-            inner = _dense(linear(left), name)
+        case Binary(operator="//", left=left, right=divisor) if is_fixed_divisor(divisor, prover):
+            inner = _dense(linear(left), name, prover)
             return None if inner is None else inner * coefficient
     return None

@@ -27,6 +27,8 @@ from attndsl.expression import (
     Select,
     Size,
     Unary,
+    children,
+    index_names,
     transform,
 )
 from attndsl.planner import algebra
@@ -40,6 +42,8 @@ def simplify(
     Where `indices` are given, they are replaced on the way.
     """
 
+    replaced = {index.name for index in indices or ()}
+
     def rebuild(node: Expression) -> Expression:
         match node:
             case Index():
@@ -47,9 +51,21 @@ def simplify(
             case Literal() | Size():
                 return node
         simpler = _simplified(node)
-        return node if simpler == node else simpler
+        if simpler != node:
+            return simpler
+        if all(map(_is_simple, children(node))):
+            node.__dict__["_simple"] = True
+        return node
 
-    return transform(expression, rebuild)
+    def stays(node: Expression) -> bool:
+        return "_simple" in node.__dict__ and replaced.isdisjoint(index_names(node))
+
+    return transform(expression, rebuild, unless=stays)
+
+
+def _is_simple(node: Expression) -> bool:
+    """Whether it is known that no rule applies to it, nor to what is below it."""
+    return "_simple" in node.__dict__ or isinstance(node, Index | Literal | Size)
 
 
 def _simplified(node: Expression) -> Expression:

@@ -3,7 +3,8 @@
 A term is a conjunction. Every comparison in it that can be solved for `j` becomes a bound
 `j >= lower(i)` or `j < upper(i)`; one without `j` a bound on the row, or a condition on the head
 and the sizes alone; what cannot be solved, such as a remainder, stays in `rest`. Integer division
-is solved exactly: `(j + a) // m <= e` is `j < (e + 1)·m - a`.
+is solved exactly: `(j + a) // m <= e` is `j < (e + 1)·m - a`, for literals `m` and for expressions
+that are proved to be positive.
 
 The union is exact: a pair is visible if and only if some term holds for it.
 """
@@ -34,7 +35,8 @@ from attndsl.expression import (
 )
 from attndsl.planner import algebra
 from attndsl.planner.algebra import COMPARISONS, NEGATED
-from attndsl.planner.linear import Linear, expression_of, linear
+from attndsl.planner.linear import Linear, expression_of, linear, product
+from attndsl.planner.prove import Prover
 
 # A mask that splits into more terms than this is better served by a table.
 MOST_TERMS = 48
@@ -92,34 +94,31 @@ def _strongest(function: str, bounds: list[Expression]) -> tuple[Expression, ...
     return (combined,)
 
 
-def terms(
-    mask: Expression, *, axes: tuple[str, ...] = (), partly: bool = False
-) -> tuple[Term, ...] | None:
-    """The mask as a union of terms; None where it is no arithmetic on positions, heads and sizes
-    (it reads a table per token, has two or more axes, or uses a vector), or has too many terms.
+def terms(mask: Expression, prover: Prover) -> tuple[Term, ...] | None:
+    """A mask over positions as a union of terms; None where it has too many.
 
-    With `partly`, what is no such arithmetic stays in `rest`, and parameters need not be bound.
+    What the solver does not know stays in `rest`, so that parameters need not be bound.
     """
-    prepared = _on_positions(mask, axes, partly=partly)
-    if prepared is None:
-        return None
     try:
-        conjunctions = _disjuncts(prepared, positive=True)
+        conjunctions = _disjuncts(mask, positive=True)
     except TooManyTerms:
         return None
     found = []
     for literals in conjunctions:
         bounds = _Bounds()
         for literal in literals:
-            _absorb(literal, bounds)
+            _absorb(literal, bounds, prover)
         if FALSE in bounds.conditions:
             continue
         found.append(bounds.term())
     return tuple(dict.fromkeys(found))
 
 
-def _on_positions(mask: Expression, axes: tuple[str, ...], *, partly: bool) -> Expression | None:
-    """The mask over `i` and `j` alone, or None where it cannot be written so."""
+def on_positions(
+    mask: Expression, axes: tuple[str, ...], *, partly: bool = False
+) -> Expression | None:
+    """The mask over `i` and `j`; None where it is no arithmetic on positions, heads and sizes (it
+    reads a table per token, has two or more axes, or uses a vector), unless `partly` so will do."""
 
     def replace(node: Expression) -> Expression:
         match node:
@@ -286,7 +285,7 @@ def _at_most_zero(form: Linear) -> list[Conjunction]:
     return [(Binary("<=", expression_of(form), algebra.integer(0), BOOL),)]
 
 
-def _absorb(literal: Expression, bounds: _Bounds) -> None:
+def _absorb(literal: Expression, bounds: _Bounds, prover: Prover) -> None:
     names = index_names(literal)
     if not names & {"i", "j"}:
         bounds.conditions.append(literal)
@@ -294,7 +293,7 @@ def _absorb(literal: Expression, bounds: _Bounds) -> None:
     match literal:
         case Binary(operator="<=", left=left, type=kind) if kind == BOOL and left.type == INT:
             index = "j" if "j" in names else "i"
-            solved = _solved(linear(left), index)
+            solved = _solved(linear(left), index, prover)
             if solved is not None:
                 is_upper, bound = solved
                 if index == "j":
@@ -305,12 +304,12 @@ def _absorb(literal: Expression, bounds: _Bounds) -> None:
     bounds.rest.append(literal)
 
 
-def solve_rows(form: Linear) -> tuple[bool, Expression] | None:
+def solve_rows(form: Linear, prover: Prover) -> tuple[bool, Expression] | None:
     """`form <= 0` solved for `i`: (True, e) means `i < e`, (False, e) means `i >= e`."""
-    return _solved(form, "i")
+    return _solved(form, "i", prover)
 
 
-def _solved(form: Linear, index: str) -> tuple[bool, Expression] | None:
+def _solved(form: Linear, index: str, prover: Prover) -> tuple[bool, Expression] | None:
     """`form <= 0` solved for an index: (True, e) for `index < e`, (False, e) for `index >= e`."""
     varying = [atom for atom in form.terms if index in index_names(atom)]
     if len(varying) != 1:
@@ -321,21 +320,29 @@ def _solved(form: Linear, index: str) -> tuple[bool, Expression] | None:
     if coefficient > 0:
         # c·x + r <= 0: x <= floor(-r / c)
         most = algebra.floor_divide(algebra.negate(rest), algebra.integer(coefficient))
-        return _inverted(atom, index, is_upper=True, bound=algebra.add(most, algebra.integer(1)))
+        end = algebra.add(most, algebra.integer(1))
+        return _inverted(atom, index, prover, is_upper=True, bound=end)
     least = algebra.ceil_divide(rest, algebra.integer(-coefficient))
-    return _inverted(atom, index, is_upper=False, bound=least)
+    return _inverted(atom, index, prover, is_upper=False, bound=least)
 
 
 def _inverted(
-    atom: Expression, index: str, *, is_upper: bool, bound: Expression
+    atom: Expression, index: str, prover: Prover, *, is_upper: bool, bound: Expression
 ) -> tuple[bool, Expression] | None:
     """`atom < bound` (upper) or `atom >= bound`, solved for the index inside the atom."""
     match atom:
         case Index(name=name) if name == index:
             return is_upper, bound
-        case Binary(operator="//", left=inner, right=Literal(value=int(divisor))) if divisor > 0:
+        case Binary(operator="//" | "*" as operator, left=inner, right=factor) if (
+            index not in index_names(factor) and prover.positive(factor)
+        ):
             # x // m < e is x < e·m, and x // m >= e is x >= e·m.
-            edge = linear(algebra.multiply(bound, algebra.integer(divisor)))
+            edge = product(linear(bound), factor)
+            if operator == "*":
+                # x·m < e is x < ceil(e / m), and likewise.
+                edge = linear(algebra.ceil_divide(bound, factor))
             difference = linear(inner).minus(edge)
-            return _solved(difference.shifted(1) if is_upper else difference.times(-1), index)
+            return _solved(
+                difference.shifted(1) if is_upper else difference.times(-1), index, prover
+            )
     return None

@@ -1,0 +1,81 @@
+"""What a mask that divides by a size is solved under.
+
+`x // m` and `x % m` are solved for a positive `m`. Where `m` is an expression, such as `Lk // 4`,
+that no proof finds to be positive, it is assumed; and so is that queries lie within the keys, where
+that makes `(i - shift) % Lk` a matter of two cases. A block map is exact where the assumptions
+hold, and visits every block where they do not, which a kernel finds out for each tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from attndsl.expression import (
+    TRUE,
+    Binary,
+    Expression,
+    Index,
+    Literal,
+    Size,
+    index_names,
+    walk,
+)
+from attndsl.planner import algebra
+from attndsl.planner.linear import Linear, linear
+from attndsl.planner.prove import I_FIRST, I_LAST, Prover
+
+_PAIR = frozenset("ij")
+_ONE = Literal(1)
+
+
+@dataclass(frozen=True)
+class Regime:
+    """`condition`, over heads, sizes and the tile's rows, and the sums that it, and the ranges of
+    positions, keep from being negative."""
+
+    condition: Expression = TRUE
+    facts: tuple[Linear, ...] = ()
+
+
+def regime(mask: Expression) -> Regime:
+    """What the divisions of a mask over `i` and `j` need."""
+    divisions = list(_divisions_by_sizes(mask))
+    if not divisions:
+        return Regime()
+    prover = Prover()
+    conditions: list[Expression] = []
+    facts = [*_within_keys(Index("j"))]
+    for divisor in dict.fromkeys(node.right for node in divisions):
+        if not prover.positive(divisor):
+            conditions.append(algebra.compare(">=", divisor, _ONE))
+            facts.append(linear(divisor).shifted(-1))
+    if any(_wraps_queries(node, prover) for node in divisions):
+        conditions.append(algebra.compare(">=", I_FIRST, Literal(0)))
+        conditions.append(algebra.compare("<", I_LAST, Size("Lk")))
+        for row in (Index("i"), I_FIRST, I_LAST):
+            facts += _within_keys(row)
+    return Regime(algebra.conjunction(*conditions), tuple(facts))
+
+
+def _divisions_by_sizes(mask: Expression) -> Iterator[Binary]:
+    for node in walk(mask):
+        match node:
+            case Binary(operator="//" | "%", left=left, right=right) if (
+                index_names(left) & _PAIR
+                and not index_names(right) & _PAIR
+                and not isinstance(right, Literal)
+            ):
+                yield node
+
+
+def _wraps_queries(node: Binary, prover: Prover) -> bool:
+    """Whether it is `(i + c) % n` for an `n` that is no less than the number of keys."""
+    varying = [atom for atom in linear(node.left).terms if index_names(atom) & _PAIR]
+    return (
+        node.operator == "%" and varying == [Index("i")] and prover.at_most(Size("Lk"), node.right)
+    )
+
+
+def _within_keys(position: Expression) -> tuple[Linear, Linear]:
+    return linear(position), linear(Size("Lk")).minus(linear(position)).shifted(-1)
