@@ -393,6 +393,13 @@ def substitute(expression: Expression, values: Mapping[Expression, Expression]) 
 def index_names(expression: Expression) -> frozenset[str]:
     """The indices that the value varies with: coordinates count as their position, `q` as
     `b h i`, `k` and `v` as `b g j`."""
+    known: frozenset[str] | None = expression.__dict__.get("_index_names")
+    if known is None:
+        known = expression.__dict__["_index_names"] = _index_names(expression)
+    return known
+
+
+def _index_names(expression: Expression) -> frozenset[str]:
     match expression:
         case Index(name=name):
             return frozenset((name,))
@@ -404,11 +411,4 @@ def index_names(expression: Expression) -> frozenset[str]:
             return frozenset("bgj")
         case DotResult():
             return frozenset("bhij")
-    operands = children(expression)
-    if not operands:
-        return frozenset()
-    known: frozenset[str] | None = expression.__dict__.get("_index_names")
-    if known is None:
-        known = frozenset().union(*map(index_names, operands))
-        expression.__dict__["_index_names"] = known
-    return known
+    return frozenset().union(*map(index_names, children(expression)))

@@ -46,8 +46,8 @@ def integer_value(expression: Expression) -> int | None:
     return None
 
 
-def add(*operands: Expression) -> Expression:
-    return expression_of(reduce(Linear.plus, map(linear, operands), Linear({})))
+def add(first: Expression, *others: Expression) -> Expression:
+    return expression_of(reduce(Linear.plus, map(linear, others), linear(first)))
 
 
 def subtract(left: Expression, right: Expression) -> Expression:

@@ -33,6 +33,8 @@ class Linear:
 
     def plus(self, other: Linear, factor: int = 1) -> Linear:
         """`self + factor * other`."""
+        if not other.terms:
+            return Linear(self.terms, self.constant + factor * other.constant)
         terms = dict(self.terms)
         for atom, coefficient in other.terms.items():
             total = terms.get(atom, 0) + factor * coefficient

@@ -152,7 +152,7 @@ class Prover:
 
     def _known(self, form: Linear) -> list[Linear]:
         """Sums over the tile's own indices, and over remainders, that are at least 0."""
-        known = []
+        known: list[Linear] = []
         if I_FIRST in form.terms or I_LAST in form.terms:
             known += _TILE_FACTS
         for atom in form.terms:

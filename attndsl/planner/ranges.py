@@ -39,13 +39,13 @@ def derive_ranges(mask: Expression, *, axes: tuple[str, ...] = ()) -> Ranges | N
 
     `mask` has its parameters bound. None where no exact closed form is found.
     """
-    mask = on_positions(simplify(mask), axes)
-    if mask is None:
+    positional = on_positions(simplify(mask), axes)
+    if positional is None:
         return None
-    assumed = regime(mask)
+    assumed = regime(positional)
     prover = Prover(assumed.facts)
     try:
-        found = _Derivation(prover).intervals(without_wraps(mask, prover))
+        found = _Derivation(prover).intervals(without_wraps(positional, prover))
     except TooManyTerms:
         return None
     return None if found is None else Ranges(_within(assumed, found))
@@ -61,17 +61,18 @@ def _within(assumed: Regime, found: tuple[BlockInterval, ...]) -> tuple[BlockInt
     fails = algebra.opposite(holds)
     if not any(interval.kind is Kind.PARTIAL for interval in found):
         found = (BlockInterval(ZERO, ZERO, Kind.PARTIAL), *found)
+    otherwise: Expression
     result: list[BlockInterval] = []
     joined = False
     for interval in found:
-        guard, last = interval.guard, ZERO
+        guard, otherwise = interval.guard, ZERO
         if interval.kind is Kind.PARTIAL and not joined:
-            joined, last = True, BLOCKS
+            joined, otherwise = True, BLOCKS
             guard = TRUE if guard == TRUE else algebra.disjunction(fails, guard)
         result.append(
             BlockInterval(
                 algebra.select(holds, interval.first, ZERO),
-                algebra.select(holds, interval.last, last),
+                algebra.select(holds, interval.last, otherwise),
                 interval.kind,
                 interval.step,
                 guard,

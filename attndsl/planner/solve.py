@@ -202,18 +202,22 @@ def _product(left: list[Conjunction], right: list[Conjunction]) -> list[Conjunct
 def _contradicts(literals: Conjunction) -> bool:
     """Two bounds on one sum that no integer satisfies: `x <= 3` and `x >= 5`."""
     known: dict[frozenset[tuple[Expression, int]], int] = {}
+    forms: list[Linear] = []
     for literal in literals:
         match literal:
             case Binary(operator="<=", left=left):
                 form = linear(left)
-                key = frozenset(form.terms.items())
-                known[key] = max(known.get(key, form.constant), form.constant)
+                same, constant = form.key
+                known[same] = max(known.get(same, constant), constant)
+                forms.append(form)
             case Unary(operator="not", operand=operand) if operand in literals:
                 return True
-    for key, constant in known.items():
-        opposite = frozenset((atom, -coefficient) for atom, coefficient in key)
+    if len(known) < 2:
+        return False
+    for form in forms:
         # x + c <= 0 and -x + d <= 0 need c + d <= 0.
-        if opposite in known and constant + known[opposite] > 0:
+        opposite = known.get(frozenset((atom, -c) for atom, c in form.terms.items()))
+        if opposite is not None and form.constant + opposite > 0:
             return True
     return False
 
