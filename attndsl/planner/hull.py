@@ -14,12 +14,13 @@ block of keys meets the term exactly where it meets that hull, if
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product as pairs
 
 from attndsl.expression import (
     FALSE,
+    INT,
     TRUE,
     Binary,
     Expression,
@@ -89,7 +90,7 @@ class _Deriver:
             term.row_lower,
             term.row_upper,
             conditions,
-            prover.given(*(fact for condition in conditions for fact in _facts(condition))),
+            prover.given(*facts_of(algebra.conjunction(*conditions))),
             hidden,
         )
 
@@ -124,6 +125,11 @@ class _Deriver:
         else:
             lower = self._ends(self.lower, I_LAST, last_rows, greatest=True)
             upper = self._ends(self.upper, I_FIRST, starts, greatest=False)
+        lower = undominated(lower, self.prover.at_most)
+        # Without keys there is no block, which no proof takes into account: `Lk` stays.
+        upper = undominated(
+            upper, lambda left, right: left != KEYS and self.prover.at_most(right, left)
+        )
         self._require_columns(lower, upper)
         found = Hull(
             simplify(algebra.maximum(*lower)),
@@ -237,12 +243,33 @@ class _Deriver:
                 self.conditions.append(algebra.compare("<", low, high))
 
 
-def _facts(condition: Expression) -> list[Linear]:
-    """`sum <= 0`, as a sum that is at least 0."""
-    match condition:
-        case Binary(operator="<=", left=left, right=right) if right == ZERO:
-            return [linear(left).times(-1)]
-    return []
+def undominated(
+    operands: Iterable[Expression], dominated: Callable[[Expression, Expression], bool]
+) -> list[Expression]:
+    """The operands of a `max` or `min` without those that another is seen to dominate."""
+    keep: list[Expression] = []
+    for candidate in operands:
+        if any(dominated(candidate, other) for other in keep):
+            continue
+        keep = [other for other in keep if not dominated(other, candidate)]
+        keep.append(candidate)
+    return keep
+
+
+def facts_of(condition: Expression) -> tuple[Linear, ...]:
+    """The sums that a conjunction of comparisons says are at least 0."""
+    facts = []
+    for operand in algebra.flat_operands("and", condition):
+        match operand:
+            case Binary(left=left) if left.type != INT:
+                continue
+            case Binary(operator="<=" | "<" as operator, left=left, right=right):
+                slack = 0 if operator == "<=" else -1
+                facts.append(linear(right).minus(linear(left)).shifted(slack))
+            case Binary(operator=">=" | ">" as operator, left=left, right=right):
+                slack = 0 if operator == ">=" else -1
+                facts.append(linear(left).minus(linear(right)).shifted(slack))
+    return tuple(facts)
 
 
 def _at(bound: Expression, row: Expression) -> Expression:

@@ -55,11 +55,19 @@ class Prover:
         self._found: set[object] = set()
         self._directions: dict[tuple[Expression, str], Direction] = {}
         self._positive: dict[Expression, bool] = {}
+        self._informed: dict[object, Prover] = {}
 
     def given(self, *facts: Linear) -> Prover:
-        """One that knows more."""
-        new = [fact for fact in facts if fact not in self._facts]
-        return Prover((*self._facts, *new), self._counterexamples) if new else self
+        """One that knows more; the same one for the same facts."""
+        new = tuple(fact for fact in facts if fact not in self._facts)
+        if not new:
+            return self
+        key = frozenset(fact.key for fact in new)
+        known = self._informed.get(key)
+        if known is None:
+            known = Prover((*self._facts, *new), self._counterexamples)
+            self._informed[key] = known
+        return known
 
     def at_most(self, left: Expression, right: Expression) -> bool:
         """Whether `left <= right` is proved."""
@@ -219,14 +227,23 @@ class Prover:
                 continue
             modulus = _literal(atom.right)
             inner = linear(atom.left)
+            rest = form.without(atom)
+            if modulus is not None and rest.is_constant:
+                # Exactly: x // m >= t is x >= t·m, and x // m <= t is x < (t + 1)·m.
+                bound = -(rest.constant // coefficient)
+                if coefficient > 0:
+                    return self._nonnegative(inner.shifted(-modulus * bound), fuel)
+                bound = rest.constant // -coefficient
+                within = inner.times(-1).shifted(modulus * (bound + 1) - 1)
+                return self._nonnegative(within, fuel)
             if modulus is None:
                 # Times m, which is positive: c·m·(x // m) is at least c·(x - m + 1) or c·x.
                 if coefficient > 0:
                     inner = inner.minus(linear(atom.right)).shifted(1)
-                scaled, share = product(form.without(atom), atom.right), coefficient
+                scaled, share = product(rest, atom.right), coefficient
             else:
                 scale = 1 if coefficient % modulus == 0 else modulus
-                scaled = form.without(atom).times(scale)
+                scaled = rest.times(scale)
                 share = coefficient * scale // modulus
                 if coefficient > 0:
                     inner = inner.shifted(1 - modulus)

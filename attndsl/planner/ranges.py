@@ -12,13 +12,20 @@ no hull describes) get None and are served by a `Table`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from attndsl.expression import FALSE, TRUE, Binary, Expression, Literal, transform
 from attndsl.planner import algebra
 from attndsl.planner.block_map import BlockInterval, Kind, Ranges
-from attndsl.planner.hull import KEY_BLOCK, KEYS, QUERIES_WITHIN_KEYS, ZERO, Hull, hull
+from attndsl.planner.hull import (
+    KEY_BLOCK,
+    KEYS,
+    QUERIES_WITHIN_KEYS,
+    ZERO,
+    Hull,
+    hull,
+    undominated,
+)
 from attndsl.planner.prove import BLOCK_N, Prover
 from attndsl.planner.regime import Regime, regime
 from attndsl.planner.simplify import simplify
@@ -132,12 +139,12 @@ class _Derivation:
     def _greatest(self, *operands: Expression) -> Expression:
         """The maximum, without operands that are proved to be no greater than another."""
         flat = algebra.flat_arguments("max", operands)
-        return algebra.maximum(*_undominated(flat, self._prover.at_most))
+        return algebra.maximum(*undominated(flat, self._prover.at_most))
 
     def _least(self, *operands: Expression) -> Expression:
         flat = algebra.flat_arguments("min", operands)
         return algebra.minimum(
-            *_undominated(flat, lambda left, right: self._prover.at_most(right, left))
+            *undominated(flat, lambda left, right: self._prover.at_most(right, left))
         )
 
     def _spans(self, mask: Expression, *, hidden: bool) -> list[Span] | None:
@@ -313,18 +320,6 @@ class _Derivation:
             outside = [algebra.opposite(piece.contains) for piece in merged]
             result.append(Span(rest.first, rest.last, algebra.conjunction(rest.guard, *outside)))
         return [span for span in result if not self._is_empty(span)]
-
-
-def _undominated(
-    operands: Iterable[Expression], dominated: Callable[[Expression, Expression], bool]
-) -> list[Expression]:
-    keep: list[Expression] = []
-    for candidate in operands:
-        if any(dominated(candidate, other) for other in keep):
-            continue
-        keep = [other for other in keep if not dominated(other, candidate)]
-        keep.append(candidate)
-    return keep
 
 
 def _blocks(columns: Hull) -> Span:

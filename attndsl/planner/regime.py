@@ -50,6 +50,11 @@ def regime(mask: Expression) -> Regime:
         if not prover.positive(divisor):
             conditions.append(algebra.compare(">=", divisor, _ONE))
             facts.append(linear(divisor).shifted(-1))
+    for node in divisions:
+        shift = _shift(node)
+        if shift and not prover.given(*facts).proved(linear(node.right).shifted(-shift - 1)):
+            conditions.append(algebra.compare(">", node.right, Literal(shift)))
+            facts.append(linear(node.right).shifted(-shift - 1))
     if any(_wraps_queries(node, prover) for node in divisions):
         conditions.append(algebra.compare(">=", I_FIRST, Literal(0)))
         conditions.append(algebra.compare("<", I_LAST, Size("Lk")))
@@ -75,6 +80,13 @@ def _wraps_queries(node: Binary, prover: Prover) -> bool:
     return (
         node.operator == "%" and varying == [Index("i")] and prover.at_most(Size("Lk"), node.right)
     )
+
+
+def _shift(node: Binary) -> int:
+    """The distance by which `(x + c) % n` shifts, where that is a literal, else 0: a seam at `-c`
+    or `n - c` is easier to write than one at `-c % n`."""
+    form = linear(node.left)
+    return abs(form.constant) if node.operator == "%" and len(form.terms) == 1 else 0
 
 
 def _within_keys(position: Expression) -> tuple[Linear, Linear]:

@@ -89,9 +89,7 @@ def _wrapped(form: Linear, modulus: Expression, prover: Prover) -> Expression | 
         return None
     if not (prover.proved(linear(position)) and prover.below(position, modulus)):
         return None
-    shift = expression_of(form.without(position).times(-sign))
-    if not (prover.proved(linear(shift)) and prover.below(shift, modulus)):
-        shift = algebra.modulo(shift, modulus)
+    shift = _reduced(form.without(position).times(-sign), modulus, prover)
     # x - s where the sign is +, s - x where it is -.
     apart = linear(position).minus(linear(shift)).times(sign)
     operator = ">=" if sign > 0 else "<="
@@ -100,3 +98,12 @@ def _wrapped(form: Linear, modulus: Expression, prover: Prover) -> Expression | 
         expression_of(apart),
         expression_of(apart.plus(linear(modulus))),
     )
+
+
+def _reduced(shift: Linear, modulus: Expression, prover: Prover) -> Expression:
+    """`shift % modulus`, without the division where the shift is short."""
+    for candidate in (shift, shift.plus(linear(modulus))):
+        written = expression_of(candidate)
+        if prover.proved(candidate) and prover.below(written, modulus):
+            return written
+    return algebra.modulo(expression_of(shift), modulus)
