@@ -78,7 +78,8 @@ class _Deriver:
     row_lower: tuple[Expression, ...]
     row_upper: tuple[Expression, ...]
     conditions: list[Expression]
-    prover: Prover
+    always: Prover
+    prover: Prover  # knows the conditions too
     hidden: bool
 
     @staticmethod
@@ -90,6 +91,7 @@ class _Deriver:
             term.row_lower,
             term.row_upper,
             conditions,
+            prover,
             prover.given(*facts_of(algebra.conjunction(*conditions))),
             hidden,
         )
@@ -125,10 +127,11 @@ class _Deriver:
         else:
             lower = self._ends(self.lower, I_LAST, last_rows, greatest=True)
             upper = self._ends(self.upper, I_FIRST, starts, greatest=False)
-        lower = undominated(lower, self.prover.at_most)
-        # Without keys there is no block, which no proof takes into account: `Lk` stays.
+        # By what always holds: where a condition fails, a bound still says where blocks are. And
+        # without keys there is no block, which no proof takes into account: `Lk` stays.
+        lower = undominated(lower, self.always.at_most)
         upper = undominated(
-            upper, lambda left, right: left != KEYS and self.prover.at_most(right, left)
+            upper, lambda left, right: left != KEYS and self.always.at_most(right, left)
         )
         self._require_columns(lower, upper)
         found = Hull(

@@ -21,7 +21,7 @@ I_FIRST, I_LAST = Index("i_first"), Index("i_last")
 BLOCK_M, BLOCK_N = Size("BLOCK_M"), Size("BLOCK_N")
 
 # Deep enough for every bound that block maps are made of; the search is exponential in it.
-FUEL = 10
+FUEL = 8
 
 
 class Direction(Enum):
@@ -118,9 +118,9 @@ class Prover:
         split = self._split(form, fuel)
         if split is not None:
             return split
-        if self._by_quotients(form, fuel) or self._by_factors(form, fuel):
-            return True
         if self._by_bounds(form):
+            return True
+        if self._by_quotients(form, fuel) or self._by_factors(form, fuel):
             return True
         for fact in (*self._facts, *self._known(form)):
             # Only facts that cancel an atom bring the search nearer to its end.
