@@ -87,8 +87,23 @@ def dense(mask: Expression, *, queries: int, keys: int, offset: int, values: Val
     ).reshape(queries, keys)
 
 
-def integers(reads: bool = False) -> st.SearchStrategy[Expression]:
-    """Random integer expressions over i, j, h, Lk and small literals."""
+def _size(operator: str, left: Expression, right: int) -> Expression:
+    return Binary(operator, left, Literal(right), INT)
+
+
+# Divisors that are no literals: always positive, zero for few keys, negative for few keys.
+SIZES: tuple[Expression, ...] = (
+    Size("Lk"),
+    Size("H"),
+    _size("//", Size("Lk"), 3),
+    _size("+", Index("h"), 1),
+    _size("-", Size("Lk"), 20),
+)
+
+
+def integers(reads: bool = False, sizes: bool = False) -> st.SearchStrategy[Expression]:
+    """Random integer expressions over i, j, h, Lk and small literals; with `sizes`, divisors are
+    expressions as often as literals."""
     leaves: list[st.SearchStrategy[Expression]] = [
         st.sampled_from([Index("i"), Index("j")]),
         st.sampled_from([Index("i"), Index("j"), Index("h"), Size("Lk")]),
@@ -102,7 +117,11 @@ def integers(reads: bool = False) -> st.SearchStrategy[Expression]:
         ]
 
     def extend(inner: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression]:
-        positive = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16]).map(Literal)
+        positive: st.SearchStrategy[Expression] = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16]).map(
+            Literal
+        )
+        if sizes:
+            positive = st.one_of(positive, st.sampled_from(SIZES))
         return st.one_of(
             st.builds(lambda o, a, b: Binary(o, a, b, INT), st.sampled_from("+-"), inner, inner),
             st.builds(lambda a, b: Binary("*", a, b, INT), inner, st.integers(-3, 3).map(Literal)),
@@ -119,13 +138,13 @@ def integers(reads: bool = False) -> st.SearchStrategy[Expression]:
     return st.recursive(st.one_of(leaves), extend, max_leaves=5)
 
 
-def predicates(reads: bool = False) -> st.SearchStrategy[Expression]:
+def predicates(reads: bool = False, sizes: bool = False) -> st.SearchStrategy[Expression]:
     """Random masks: comparisons of integers under `and`, `or`, `not` and a conditional."""
     comparison = st.builds(
         lambda o, a, b: Binary(o, a, b, BOOL),
         st.sampled_from(["<", "<=", ">", ">=", "==", "!="]),
-        integers(reads),
-        integers(reads),
+        integers(reads, sizes),
+        integers(reads, sizes),
     )
     constant = st.sampled_from([Literal(True), Literal(False)])
     leaves: list[st.SearchStrategy[Expression]] = [comparison, comparison, comparison, constant]

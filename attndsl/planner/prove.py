@@ -228,14 +228,15 @@ class Prover:
             modulus = _literal(atom.right)
             inner = linear(atom.left)
             rest = form.without(atom)
-            if modulus is not None and rest.is_constant:
+            if rest.is_constant:
                 # Exactly: x // m >= t is x >= t·m, and x // m <= t is x < (t + 1)·m.
-                bound = -(rest.constant // coefficient)
+                divisor = linear(atom.right)
                 if coefficient > 0:
-                    return self._nonnegative(inner.shifted(-modulus * bound), fuel)
-                bound = rest.constant // -coefficient
-                within = inner.times(-1).shifted(modulus * (bound + 1) - 1)
-                return self._nonnegative(within, fuel)
+                    least = -(rest.constant // coefficient)
+                    return self._nonnegative(inner.plus(divisor, -least), fuel)
+                most = rest.constant // -coefficient
+                below = divisor.times(most + 1).minus(inner).shifted(-1)
+                return self._nonnegative(below, fuel)
             if modulus is None:
                 # Times m, which is positive: c·m·(x // m) is at least c·(x - m + 1) or c·x.
                 if coefficient > 0:
