@@ -78,11 +78,11 @@ def _within(assumed: Regime, found: tuple[BlockInterval, ...]) -> tuple[BlockInt
             guard = TRUE if guard == TRUE else algebra.disjunction(fails, guard)
         result.append(
             BlockInterval(
-                algebra.select(holds, interval.first, ZERO),
-                algebra.select(holds, interval.last, otherwise),
+                algebra.select(holds, assumed.guarded(interval.first), ZERO),
+                algebra.select(holds, assumed.guarded(interval.last), otherwise),
                 interval.kind,
                 interval.step,
-                guard,
+                assumed.guarded(guard),
             )
         )
     return tuple(result)

@@ -19,6 +19,7 @@ from attndsl.expression import (
     Literal,
     Size,
     index_names,
+    transform,
     walk,
 )
 from attndsl.planner import algebra
@@ -32,10 +33,25 @@ _ONE = Literal(1)
 @dataclass(frozen=True)
 class Regime:
     """`condition`, over heads, sizes and the tile's rows, and the sums that it, and the ranges of
-    positions, keep from being negative."""
+    positions, keep from being negative; `divisors` are what it says is positive."""
 
     condition: Expression = TRUE
     facts: tuple[Linear, ...] = ()
+    divisors: frozenset[Expression] = frozenset()
+
+    def guarded(self, expression: Expression) -> Expression:
+        """The expression without divisions by zero where the condition fails: there its value does
+        not matter, but a compiler may conclude from a division that it never fails."""
+
+        def rebuild(node: Expression) -> Expression:
+            match node:
+                case Binary(operator="//" | "%", left=left, right=right, type=kind) if (
+                    right in self.divisors
+                ):
+                    return Binary(node.operator, left, algebra.maximum(right, _ONE), kind)
+            return node
+
+        return transform(expression, rebuild) if self.divisors else expression
 
 
 def regime(mask: Expression) -> Regime:
@@ -46,10 +62,11 @@ def regime(mask: Expression) -> Regime:
     prover = Prover()
     conditions: list[Expression] = []
     facts = [*_within_keys(Index("j"))]
-    for divisor in dict.fromkeys(node.right for node in divisions):
-        if not prover.positive(divisor):
-            conditions.append(algebra.compare(">=", divisor, _ONE))
-            facts.append(linear(divisor).shifted(-1))
+    distinct = dict.fromkeys(node.right for node in divisions)
+    assumed = [divisor for divisor in distinct if not prover.positive(divisor)]
+    for divisor in assumed:
+        conditions.append(algebra.compare(">=", divisor, _ONE))
+        facts.append(linear(divisor).shifted(-1))
     for node in divisions:
         shift = _shift(node)
         if shift and not prover.given(*facts).proved(linear(node.right).shifted(-shift - 1)):
@@ -60,7 +77,7 @@ def regime(mask: Expression) -> Regime:
         conditions.append(algebra.compare("<", I_LAST, Size("Lk")))
         for row in (Index("i"), I_FIRST, I_LAST):
             facts += _within_keys(row)
-    return Regime(algebra.conjunction(*conditions), tuple(facts))
+    return Regime(algebra.conjunction(*conditions), tuple(facts), frozenset(assumed))
 
 
 def _divisions_by_sizes(mask: Expression) -> Iterator[Binary]:
