@@ -69,6 +69,23 @@ def test_columns_that_see_few_keys(
     assert_matches(spec, *operands(1, 2, 1, queries, keys, width, value_width))
 
 
+@pytest.mark.parametrize("offset", [None, -5])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "causal and i // (Lk // 4) == j // (Lk // 4)",
+        "(i - j) % (Lk // 7) == 0",
+        "((i - 3) % Lk) // 7 == ((j - 3) % Lk) // 7",
+        "(j - i) % Lk < 30",
+    ],
+)
+def test_masks_that_divide_by_sizes(mask: str, offset: int | None) -> None:
+    """Also by zero, where there are few keys, and for queries outside the keys."""
+    spec = f"attention sizes {{ mask = {mask} }}"
+    for queries, keys in ((150, 150), (77, 333), (3, 3), (1, 130)):
+        assert_matches(spec, *operands(1, 2, 1, queries, keys), offset=offset)
+
+
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)])
 def test_grouped_heads(heads: tuple[int, int]) -> None:
     assert_matches(WINDOW, *operands(2, *heads, 70, 90))

@@ -69,6 +69,7 @@ MASKS = {
     "conditional": "(j <= i) if h < 2 else (i - j < 50 and j <= i)",
     "by_head": "causal and i - j < 16 * (h + 1)",
     "never": "j < i and j > i",
+    "two_edges": "2 * (i - j) < i or max(i - j, -2) < abs(i - j)",
     "chunk_or_sink": "causal and (chunked(64) or j < 30 or i - j < 12)",
 }
 

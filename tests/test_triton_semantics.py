@@ -22,6 +22,9 @@ MASKS = {
     "choice of a bound": "i - j < (4 if h == 0 else 9) and i >= j",
     "reads out of range": "step[min(i * 3, Lk - 1)] > -5 or step[max(j - 40, 0)] == 3",
     "powers of integers": "(i - j) ** 2 < 90 and 2 ** (j % 4) != 4",
+    "chunks of a size": "i // (Lk // 4) == j // (Lk // 4)",
+    "a grid of a size": "(i - j) % (Lk // 3) == 0",
+    "positions that wrap around": "((i - 3) % Lk) // 7 == ((j - 3) % Lk) // 7",
     "an input on both axes": "grid[i // 9, j // 9] or i == j",
 }
 SCORES = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attndsl.expression import FALSE, TRUE, Binary, Expression, Literal, transform
+from attndsl.expression import FALSE, TRUE, Binary, Expression, Literal, Select, transform
 from attndsl.planner import algebra
 from attndsl.planner.block_map import BlockInterval, Kind, Ranges
 from attndsl.planner.hull import (
@@ -222,6 +222,10 @@ class _Derivation:
         middle = self._in_order([s for s in spans if s.first != ZERO and s.last != BLOCKS])
         if middle is None:
             return None
+        for span in middle:
+            # What reaches the last block is put behind the others, and so must start behind them.
+            if any(not self._prover.at_most(span.first, _where_visible(start)) for start in right):
+                return None
         merged: list[Span] = []
         if left:
             merged.append(Span(ZERO, self._greatest(*left)))
@@ -334,6 +338,14 @@ def _blocks(columns: Hull) -> Span:
         else:
             last = algebra.select(condition, last, ZERO)
     return Span(first, last, columns.guard)
+
+
+def _where_visible(start: Expression) -> Expression:
+    """The start of a span that reaches the last block, as far as it is not empty."""
+    match start:
+        case Select(then=then, otherwise=otherwise) if otherwise == BLOCKS:
+            return then
+    return start
 
 
 def _intervals(spans: list[Span], kind: Kind) -> list[BlockInterval]:
