@@ -118,6 +118,24 @@ def test_unknown_floats_prove_nothing() -> None:
     assert not truth(sine, boxes).must.any()
 
 
+@settings(max_examples=100, deadline=None)
+@given(RANGE_I, RANGE_J, st.integers(1, 5))
+def test_powers_of_a_difference_are_exact(
+    i: tuple[int, int], j: tuple[int, int], exponent: int
+) -> None:
+    difference = Binary("-", Index("i"), Index("j"), INT)
+    found = interval(Binary("**", difference, Literal(exponent), INT), boxes_of(i, j))
+    values = [(a - b) ** exponent for a in range(i[0], i[1] + 1) for b in range(j[0], j[1] + 1)]
+    assert (int(np.min(found.low)), int(np.max(found.high))) == (min(values), max(values))
+
+
+def test_huge_powers_do_not_overflow() -> None:
+    wide = Boxes({"i": (np.array([-(10**6)]), np.array([10**6]))}, {})
+    found = interval(Binary("**", Index("i"), Literal(15), INT), wide)
+    assert found.low[0] <= -(10**18)
+    assert found.high[0] >= 10**18
+
+
 def test_huge_products_do_not_overflow() -> None:
     i = Index("i")
     product = Binary("*", Binary("*", i, i, INT), Binary("*", i, i, INT), INT)

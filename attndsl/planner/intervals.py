@@ -48,6 +48,8 @@ Booleans = NDArray[np.bool_]
 
 # Integers beyond this are as good as infinite: no sum of a few of them overflows.
 HUGE = 1 << 60
+# Powers of ranges are bounded up to this exponent, which takes as many products.
+_LARGEST_EXPONENT = 16
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,9 @@ class _Interpreter:
                     return _remainder(left, right)
             if _is_point(left) and _is_point(right):
                 return _point(np.power(left.low, np.maximum(right.low, 0)))
+            exponent = int(right.low.flat[0]) if right.low.size == 1 and _is_point(right) else 0
+            if 0 < exponent <= _LARGEST_EXPONENT:
+                return _power(left, exponent)
             return _unknown_integer(left, right)
         match node.operator:
             case "+":
@@ -378,6 +383,17 @@ def _corners(
 ) -> Interval:
     ends = [operation(a, b) for a in (left.low, left.high) for b in (right.low, right.high)]
     return Interval(np.minimum.reduce(ends), np.maximum.reduce(ends))
+
+
+def _power(base: Interval, exponent: int) -> Interval:
+    """A positive power: an odd one rises with the base, an even one with its distance from 0."""
+    low, high = base.low, base.high
+    for _ in range(exponent - 1):
+        low, high = _product(low, base.low), _product(high, base.high)
+    if exponent % 2:
+        return Interval(low, high)
+    crosses = (base.low <= 0) & (base.high >= 0)
+    return Interval(np.where(crosses, 0, np.minimum(low, high)), np.maximum(low, high))
 
 
 def _quotient(left: Interval, right: Interval) -> Interval:
