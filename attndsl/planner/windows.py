@@ -11,9 +11,11 @@ from attndsl.expression import FALSE, TRUE, Expression, Size, walk
 from attndsl.planner import algebra
 from attndsl.planner.block_map import Window
 from attndsl.planner.hull import KEYS, ZERO, Hull, hull
-from attndsl.planner.prove import at_most
+from attndsl.planner.prove import Prover
+from attndsl.planner.regime import Regime, regime
 from attndsl.planner.simplify import simplify
-from attndsl.planner.solve import terms
+from attndsl.planner.solve import TooManyTerms, on_positions, terms
+from attndsl.planner.wraps import without_wraps
 
 
 def derive_window(mask: Expression) -> Window | None:
@@ -21,10 +23,18 @@ def derive_window(mask: Expression) -> Window | None:
 
     None where no exact closed form is found, or it is more than one interval.
     """
-    mask = simplify(mask)
-    visible = _hulls(mask, hidden=False)
-    hidden = _hulls(simplify(algebra.opposite(mask)), hidden=True)
-    if visible is None or hidden is None or not _touch(visible):
+    positional = on_positions(simplify(mask), ())
+    if positional is None:
+        return None
+    assumed = regime(positional)
+    prover = Prover(assumed.facts)
+    try:
+        positional = without_wraps(positional, prover)
+    except TooManyTerms:
+        return None
+    visible = _hulls(positional, prover, hidden=False)
+    hidden = _hulls(simplify(algebra.opposite(positional)), prover, hidden=True)
+    if visible is None or hidden is None or not _touch(visible, prover):
         return None
     left = [one for one in hidden if one.lower == ZERO]
     right = [one for one in hidden if one.lower != ZERO]
@@ -45,19 +55,36 @@ def derive_window(mask: Expression) -> Window | None:
     of_blocks = Size("BLOCK_N"), Size("BLOCK_M")
     if any(node in of_blocks for bound in bounds for node in walk(bound)):
         return None
-    return window
+    return _within(assumed, window)
 
 
-def _hulls(mask: Expression, *, hidden: bool) -> list[Hull] | None:
+def _within(assumed: Regime, window: Window) -> Window:
+    """The window where what is assumed holds; elsewhere all keys, none of them known to be seen."""
+    holds = assumed.condition
+    if holds == TRUE:
+        return window
+
+    def where(bound: Expression, otherwise: Expression) -> Expression:
+        return algebra.select(holds, assumed.guarded(bound), otherwise)
+
+    return Window(
+        where(window.first, ZERO),
+        where(window.last, KEYS),
+        where(window.full_first, ZERO),
+        where(window.full_last, ZERO),
+    )
+
+
+def _hulls(mask: Expression, prover: Prover, *, hidden: bool) -> list[Hull] | None:
     """The keys that meet the mask, as plain intervals that may overlap; None if they are none."""
-    found = terms(mask)
+    found = terms(mask, prover)
     if found is None:
         return None
     hulls = []
     for term in found:
         if term.rest:  # a remainder leaves gaps
             return None
-        columns = hull(term, hidden=hidden)
+        columns = hull(term, prover, hidden=hidden)
         if columns is None:
             return None
         if columns.condition != FALSE:
@@ -65,10 +92,11 @@ def _hulls(mask: Expression, *, hidden: bool) -> list[Hull] | None:
     return hulls
 
 
-def _touch(hulls: list[Hull]) -> bool:
+def _touch(hulls: list[Hull], prover: Prover) -> bool:
     """Whether any two of them overlap or meet, so that their union is one interval."""
     return all(
-        _shares_an_end(one, other) or (_starts_within(one, other) and _starts_within(other, one))
+        _shares_an_end(one, other)
+        or (_starts_within(one, other, prover) and _starts_within(other, one, prover))
         for place, one in enumerate(hulls)
         for other in hulls[:place]
     )
@@ -78,10 +106,10 @@ def _shares_an_end(one: Hull, other: Hull) -> bool:
     return one.lower == other.lower or one.upper == other.upper
 
 
-def _starts_within(one: Hull, other: Hull) -> bool:
+def _starts_within(one: Hull, other: Hull, prover: Prover) -> bool:
     """Whether one begins at or before the other's end. An interval from the first key on, or up to
     the last one, fails to only where one of the two is empty, which is no gap."""
-    return one.lower == ZERO or other.upper == KEYS or at_most(one.lower, other.upper)
+    return one.lower == ZERO or other.upper == KEYS or prover.at_most(one.lower, other.upper)
 
 
 def _where(of: Hull, bound: Expression, otherwise: Expression) -> Expression:
