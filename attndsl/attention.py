@@ -96,6 +96,23 @@ class GroupedSoftmax:
 Normalizer = Softmax | Elementwise | GroupedSoftmax
 
 
+def map_normalizer(
+    normalizer: Normalizer, function: Callable[[Expression], Expression]
+) -> Normalizer:
+    """The same normaliser with `function` applied to every expression in it."""
+    match normalizer:
+        case Softmax(sink, value):
+            return Softmax(
+                function(sink) if sink is not None else None,
+                function(value) if value is not None else None,
+            )
+        case Elementwise(weight, divisor, epsilon):
+            new = divisor if divisor is None or isinstance(divisor, str) else function(divisor)
+            return Elementwise(function(weight), new, epsilon)
+        case GroupedSoftmax(group, own, gate):
+            return GroupedSoftmax(function(group), function(own), function(gate))
+
+
 @dataclass(frozen=True)
 class Later:
     """A construct that parses and checks and that no target compiles yet (`route`, `state`,
@@ -135,18 +152,6 @@ class Attention:
 
     def map_expressions(self, function: Callable[[Expression], Expression]) -> Attention:
         """The same attention with `function` applied to every expression in it."""
-        normalizer = self.normalizer
-        match normalizer:
-            case Softmax(sink, value):
-                normalizer = Softmax(
-                    function(sink) if sink is not None else None,
-                    function(value) if value is not None else None,
-                )
-            case Elementwise(weight, divisor, epsilon):
-                new = divisor if divisor is None or isinstance(divisor, str) else function(divisor)
-                normalizer = Elementwise(function(weight), new, epsilon)
-            case GroupedSoftmax(group, own, gate):
-                normalizer = GroupedSoftmax(function(group), function(own), function(gate))
         return dataclasses.replace(
             self,
             inputs=tuple(
@@ -162,7 +167,7 @@ class Attention:
             prepared=tuple((name, function(value)) for name, value in self.prepared),
             score=function(self.score),
             mask=function(self.mask),
-            normalizer=normalizer,
+            normalizer=map_normalizer(self.normalizer, function),
         )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from attndsl.attention import Elementwise, Normalizer, Softmax
-from attndsl.expression import Expression
+from attndsl.attention import map_normalizer
 from attndsl.planner.plan import Attend, Buffer, Dot, Plan, Prepare, Scan, Source, Stage
 from attndsl.planner.simplify import simplify
 
@@ -33,7 +32,7 @@ def _stage(stage: Stage) -> Stage:
                 mask=simplify(stage.mask),
                 value=_source(stage.value),
                 vectors=tuple((name, _source(source)) for name, source in stage.vectors),
-                normalizer=_normalizer(stage.normalizer),
+                normalizer=map_normalizer(stage.normalizer, simplify),
             )
 
 
@@ -43,17 +42,3 @@ def _buffer(buffer: Buffer) -> Buffer:
 
 def _source(source: Source) -> Source:
     return Source(source.name, simplify(source.start), simplify(source.size))
-
-
-def _normalizer(normalizer: Normalizer) -> Normalizer:
-    def optional(expression: Expression | None) -> Expression | None:
-        return None if expression is None else simplify(expression)
-
-    match normalizer:
-        case Softmax(sink, value):
-            return Softmax(optional(sink), optional(value))
-        case Elementwise(weight, divisor, epsilon):
-            if not isinstance(divisor, str):
-                divisor = optional(divisor)
-            return Elementwise(simplify(weight), divisor, epsilon)
-    return normalizer

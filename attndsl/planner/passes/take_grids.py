@@ -9,10 +9,10 @@ or a number make classes of that axis. Other masks are left as they are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attndsl.attention import Elementwise, Normalizer, Softmax
+from attndsl.attention import map_normalizer
 from attndsl.expression import (
     Binary,
     Call,
@@ -102,7 +102,7 @@ def by_grid(stage: Attend, axes: tuple[str, ...]) -> Attend | None:
         stage,
         score=localised(stage.score),
         mask=algebra.conjunction(*masks),
-        normalizer=_normalizer(stage.normalizer, localised),
+        normalizer=map_normalizer(stage.normalizer, localised),
         block_map=Product(tuple(windows)),
         grid=grid,
     )
@@ -365,19 +365,3 @@ def _window(window: Window, axis: str) -> Window:
         _renamed(window.full_first, names),
         _renamed(window.full_last, names),
     )
-
-
-def _normalizer(
-    normalizer: Normalizer, localised: Callable[[Expression], Expression]
-) -> Normalizer:
-    def optional(expression: Expression | None) -> Expression | None:
-        return None if expression is None else localised(expression)
-
-    match normalizer:
-        case Softmax(sink, value):
-            return Softmax(optional(sink), optional(value))
-        case Elementwise(weight, divisor, epsilon):
-            if not isinstance(divisor, str):
-                divisor = optional(divisor)
-            return Elementwise(localised(weight), divisor, epsilon)
-    return normalizer

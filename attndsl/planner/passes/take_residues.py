@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from attndsl.attention import Elementwise, Normalizer, Softmax
+from attndsl.attention import map_normalizer
 from attndsl.expression import Coordinate, Expression, Literal, Size, substitute, walk
 from attndsl.planner.block_map import Ranges
 from attndsl.planner.plan import Attend, Plan
@@ -46,7 +46,9 @@ def by_residue(stage: Attend, modulus: int) -> Attend | None:
         score=on_classes(stage.score, modulus),
         mask=mask,
         block_map=ranges,
-        normalizer=_normalizer(stage.normalizer, modulus),
+        normalizer=map_normalizer(
+            stage.normalizer, lambda expression: on_classes(expression, modulus)
+        ),
         residue=Literal(modulus),
     )
 
@@ -79,17 +81,3 @@ def _renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
 
 def _uses_coordinates(expression: Expression) -> bool:
     return any(isinstance(node, Coordinate) for node in walk(expression))
-
-
-def _normalizer(normalizer: Normalizer, modulus: int) -> Normalizer:
-    def optional(expression: Expression | None) -> Expression | None:
-        return None if expression is None else on_classes(expression, modulus)
-
-    match normalizer:
-        case Softmax(sink, value):
-            return Softmax(optional(sink), optional(value))
-        case Elementwise(weight, divisor, epsilon):
-            if not isinstance(divisor, str):
-                divisor = optional(divisor)
-            return Elementwise(on_classes(weight, modulus), divisor, epsilon)
-    return normalizer
