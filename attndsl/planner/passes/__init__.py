@@ -10,6 +10,7 @@ from collections.abc import Callable
 from attndsl.planner.passes.derive_block_map import derive_block_map
 from attndsl.planner.passes.simplify_expressions import simplify_expressions
 from attndsl.planner.passes.split_strides import split_strides
+from attndsl.planner.passes.take_grids import take_grids
 from attndsl.planner.passes.take_residues import take_residues
 from attndsl.planner.plan import Plan
 
@@ -17,5 +18,6 @@ PASSES: tuple[Callable[[Plan], Plan], ...] = (
     simplify_expressions,
     split_strides,
     take_residues,
+    take_grids,
     derive_block_map,
 )
