@@ -12,27 +12,32 @@ from itertools import count
 
 from attndsl.attention import Elementwise, Softmax
 from attndsl.codegen.cpp.arguments import Arguments
-from attndsl.codegen.cpp.bfloat16_products import Bfloat16Products, has_bfloat16_form
-from attndsl.codegen.cpp.block_loops import write_block_loops
+from attndsl.codegen.cpp.bfloat16_products import (
+    GatheredProducts,
+    PackedProducts,
+    has_bfloat16_form,
+)
 from attndsl.codegen.cpp.constants import constant
 from attndsl.codegen.cpp.entry import write_entry
 from attndsl.codegen.cpp.expressions import Expressions, as_mask, as_vector
 from attndsl.codegen.cpp.few import FewQueries, has_few_form
+from attndsl.codegen.cpp.grid_places import GridPlaces
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.normalizers import ElementwiseRows, Rows, SoftmaxRows
+from attndsl.codegen.cpp.places import LinePlaces, Places
 from attndsl.codegen.cpp.products import FloatProducts, Products, scores
 from attndsl.codegen.cpp.query_factor import fold_factors
 from attndsl.codegen.cpp.reads import Array, Reads
 from attndsl.codegen.cpp.scope import Level, Scope, Text
-from attndsl.codegen.cpp.seen import INDICES, sees_columns, write_seen
+from attndsl.codegen.cpp.seen import INDICES, sees_columns
 from attndsl.codegen.cpp.sources import Sources
 from attndsl.codegen.cpp.vectors import Vectors
 from attndsl.codegen.program import Entry, Specialization, Tile
 from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import InternalError
-from attndsl.expression import FLOAT, TRUE, DotResult, Expression, Index, ScoreValue, Size
-from attndsl.planner.block_map import Ranges
+from attndsl.expression import FLOAT, TRUE, DotResult, Expression, Index, ScoreValue
+from attndsl.planner.block_map import Product
 from attndsl.planner.plan import Attend, Plan
 
 _LEVELS = {
@@ -66,8 +71,19 @@ class AttendKernel:
         self._alone = len(plan.attends) == 1
         self._arguments = Arguments("AttendArguments")
         self._residue = None if stage.residue is None else constant(stage.residue, specialization)
-        self._sources = Sources(self._arguments, specialization, arrays, self._residue)
-        self._reads = Reads(self._arguments, arrays, stages=True, residue=stage.residue is not None)
+        scattered = stage.grid is not None
+        self._sources = Sources(
+            self._arguments, specialization, arrays, self._residue, scattered=scattered
+        )
+        self._reads = Reads(
+            self._arguments,
+            arrays,
+            stages=True,
+            residue=stage.residue is not None,
+            scattered=scattered,
+        )
+        self._sees_columns = sees_columns(stage)
+        self._places = self._places_of(tile)
         self._support: set[str] = set()
         # What the kernel asks for in any case, in this order.
         for name in ("B", "H", "Hkv", "Lq", "Lk", "offset", "threads"):
@@ -82,10 +98,7 @@ class AttendKernel:
             Index("K"): Text("block", Level.STEP),
             ScoreValue(): Text("score", Level.PAIR),
         }
-        spelled |= {
-            Size(f"local.{name}"): Text(f"class_{name}", Level.UNIFORM)
-            for name in ("Lq", "Lk", "offset")
-        }
+        spelled |= self._places.spelled
         self._expressions = Expressions(
             self._arguments,
             self._reads,
@@ -104,8 +117,8 @@ class AttendKernel:
                 }
             ),
         )
+        self._places.expressions = self._expressions
         self._factors = fold_factors(stage)
-        self._sees_columns = sees_columns(stage)
         self._products = self._products_of(arrays, tile)
         for dot in range(len(stage.dots)):
             self._expressions.spell(DotResult(dot), self._products.spelled(dot))
@@ -125,7 +138,7 @@ class AttendKernel:
         if self._few is not None:
             self._few.write(few)
         write_entry(
-            entry_point, function, self._residue, self._products, has_few=self._few is not None
+            entry_point, function, self._places, self._products, has_few=self._few is not None
         )
         w = Writer(comment="//")
         # Each of several kernels has a block of arguments and a tile function of its own.
@@ -134,12 +147,15 @@ class AttendKernel:
             w.blank()
             self._write_scratch(w)
             for part in (tile, few, entry_point):
+                if not part.text().strip():
+                    continue
                 w.blank()
                 w.line(part.text().rstrip())
         support = (
             self._support
             | self._products.support
             | self._rows.support
+            | self._places.support
             | self._expressions.used_support
             | self._sources.used_support
         )
@@ -150,9 +166,19 @@ class AttendKernel:
         entry = Entry(self._number, function, self._arguments.collected)
         return Kernel(w.text(), entry, frozenset(support), buffers)
 
+    def _places_of(self, tile: Tile) -> Places:
+        stage, shared = self._stage, self._arguments
+        if stage.grid is None:
+            return LinePlaces(shared, self._residue, stage.block_map, self._sees_columns)
+        if not isinstance(stage.block_map, Product):
+            raise InternalError("a stage over a grid has windows along its axes")
+        return GridPlaces(shared, stage.grid, stage.block_map, tile.block_m, self._sees_columns)
+
     def _products_of(self, arrays: dict[str, Array], tile: Tile) -> Products:
         shared = self._stage, self._sources, self._expressions, self._factors, self._sees_columns
         if has_bfloat16_form(self._stage, self._sources, tile):
+            if self._stage.grid is not None:
+                return GatheredProducts(*shared)
             turned, finite = (
                 self._own_buffer(stem, arrays) for stem in ("turned_values", "finite_values")
             )
@@ -160,7 +186,7 @@ class AttendKernel:
                 self._own_buffer(f"packed_keys_{dot}", arrays)
                 for dot in range(len(self._stage.dots))
             )
-            return Bfloat16Products(*shared, turned, finite, packed, tile.block_n)
+            return PackedProducts(*shared, turned, finite, packed, tile.block_n)
         return FloatProducts(*shared)
 
     def _own_buffer(self, stem: str, arrays: dict[str, Array]) -> str:
@@ -183,6 +209,8 @@ class AttendKernel:
             "What one thread works on; rows of COLUMNS vectors hold one number for each query."
         )
         with w.block("struct alignas(64) AttendScratch {", "};"):
+            for member in self._places.members:
+                w.line(member)
             self._products.write_members(w)
             for dot in range(max(1, len(self._stage.dots))):
                 w.line(f"Floats {scores(dot)}[BLOCK_N * COLUMNS];")
@@ -201,91 +229,51 @@ class AttendKernel:
 
     def _write_tile(self, w: Writer) -> None:
         # Written from the inside out: what is computed once per tile is known at the end.
-        block, loops, finish, prologue, seen = (Writer(comment="//") for _ in range(5))
+        block, loops, finish, prologue, windows = (Writer(comment="//") for _ in range(5))
         self._write_absorb(block)
-        block_map = self._stage.block_map
-        if self._sees_columns and isinstance(block_map, Ranges):
-            write_seen(seen, block_map, self._expressions)
-        write_block_loops(loops, block_map, self._expressions)
+        self._places.write_windows(windows)
+        self._places.write_blocks(loops)
         self._write_finish(finish)
-        self._write_rows(prologue)
+        self._write_rows(prologue, block.text() + finish.text())
         body = Writer(comment="//")
         body.lines(*self._scopes[Level.UNIFORM].lines)
-        for part in (prologue, seen, block, loops, finish):
+        for part in (prologue, windows, block, loops, finish):
             if part.text():
                 body.blank()
                 body.line(part.text().rstrip())
         extent = Writer(comment="//")
-        self._write_extent(extent, body.text())
-        residue = "" if self._residue is None else ", int32_t residue"
+        if uses(body.text(), "g"):
+            extent.line("const int32_t g = h / (H / Hkv);")
+        self._places.write_extent(extent, body.text())
+        self._places.write_functions(w)
         head = (
             "static void attend_tile(const AttendArguments &arguments, AttendScratch &scratch, "
-            f"int32_t b, int32_t h, int32_t tile{residue}) {{"
+            f"int32_t b, int32_t h, {self._places.parameters}) {{"
         )
         with w.block(head, "}"):
             self._arguments.write_locals(w, extent.text() + body.text())
             w.line(extent.text().rstrip())
             w.line(body.text().rstrip())
 
-    def _write_extent(self, w: Writer, body: str) -> None:
-        """The tile's place: its queries are `start`, …, `start + rows - 1` of the problem."""
-        if uses(body, "g"):
-            w.line("const int32_t g = h / (H / Hkv);")
-        w.line("const int32_t start = tile * BLOCK_M;")
-        if self._residue is None:
-            w.line("const int32_t rows = minimum(BLOCK_M, Lq - start);")
-        else:
-            self._write_class(w, self._residue)
-        if uses(body, "i_first") or uses(body, "i_last"):
-            offset = "offset" if self._residue is None else "class_offset"
-            w.line(f"const int32_t i_first = start + {offset}, i_last = i_first + rows - 1;")
-
-    def _write_class(self, w: Writer, modulus: int) -> None:
-        self._support.add("floor_divide")
-        w.comment(
-            f"Positions congruent to `residue` modulo {modulus}: "
-            "the class's own lengths and offset."
-        )
-        up = modulus - 1
-        w.line(f"const int32_t class_row = floor_modulo(residue - offset, {modulus});")
-        w.line(
-            f"const int32_t class_Lq = class_row < Lq ? (Lq - class_row + {up}) / {modulus} : 0;"
-        )
-        w.line(f"const int32_t class_Lk = residue < Lk ? (Lk - residue + {up}) / {modulus} : 0;")
-        w.line(
-            f"const int32_t class_offset = floor_divide(class_row + offset - residue, {modulus});"
-        )
-        w.line("const int32_t rows = minimum(BLOCK_M, class_Lq - start);")
-        w.line("if (rows <= 0) return;")
-
-    def _write_rows(self, w: Writer) -> None:
+    def _write_rows(self, w: Writer, after: str) -> None:
         """What is computed once per tile: lane values, the query's elements, an empty state."""
-        scope = self._scopes[Level.LANE]
-        positions = [name for name in ("i", "row") if name in self._expressions.used_indices]
-        for position in positions:
-            w.line(f"Ints {position}[COLUMNS];")
+        scope, used = self._scopes[Level.LANE], self._expressions.used_indices
+        lanes = "\n".join([*scope.lines, *scope.arrays])
+        self._places.write_positions(w, used, lanes + after)
         w.lines(*scope.arrays)
-        if positions or scope.lines:
+        loop = Writer(comment="//")
+        self._places.write_lane_positions(loop, used)
+        loop.lines(*scope.lines)
+        if loop.text().strip():
             with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-                if positions:
-                    w.comment("Lanes past the last query repeat it.")
-                    w.line(
-                        "const Ints number = start + "
-                        "minimum(lane_numbers() + column * LANES, ints(rows - 1));"
-                    )
-                if "row" in positions:
-                    w.line("row[column] = number;")
-                if "i" in positions:
-                    offset = "offset" if self._residue is None else "class_offset"
-                    w.line(f"i[column] = number + {offset};")
-                w.lines(*scope.lines)
+                w.line(loop.text().rstrip())
         self._products.write_queries(w)
         for name, source in self._stage.vectors:
             if name == "q":
                 place, size = self._sources.query(source), self._sources.size(source)
                 w.line(
-                    f"load_columns<{size}>({place.pointer}, {place.stride}, rows, 1.0f, "
-                    "scratch.query_vector, COLUMNS);"
+                    f"load_columns<{size}>({place.pointer}, {place.stride}, {self._sources.rows}, "
+                    "1.0f, scratch.query_vector, COLUMNS);"
                 )
         for staged in self._reads.staged_vectors.values():
             with w.block(f"for (int d = 0; d < {staged.size}; ++d) {{", "}"):
@@ -301,13 +289,9 @@ class AttendKernel:
 
     def _write_absorb(self, w: Writer) -> None:
         w.comment("One block of keys. In a partial one the mask says which pairs count.")
-        length = "Lk" if self._residue is None else "class_Lk"
-        with w.block("const auto absorb = [&](int32_t block, auto kind) {", "};"):
+        with w.block(f"const auto absorb = [&]({self._places.absorb}) {{", "};"):
             w.line("[[maybe_unused]] constexpr bool partial = decltype(kind)::partial;")
-            w.line("const int32_t first_key = block * BLOCK_N;")
-            w.line(
-                f"const int32_t keys = partial ? minimum(BLOCK_N, {length} - first_key) : BLOCK_N;"
-            )
+            self._places.write_block_start(w)
             if self._sees_columns:
                 w.line(
                     "[[maybe_unused]] const Seen seen = "
@@ -344,28 +328,29 @@ class AttendKernel:
 
         self._rows.write_before(w)
         with w.block("for (int key = 0; key < keys; ++key) {", "}"):
-            if "j" in expressions.used_indices:
-                w.line("[[maybe_unused]] const int32_t j = first_key + key;")
-            self._write_pair_vectors(w)
-            w.lines(*self._scopes[Level.STEP].lines)
-            w.line("UNROLL")
-            with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-                w.line("Floats &cell = scratch.scores[key * COLUMNS + column];")
-                w.lines(*score_lines)
-                w.line(f"Floats score = {'cell' if as_stored else text.text};")
+            key = Writer(comment="//")
+            self._write_pair_vectors(key)
+            key.lines(*self._scopes[Level.STEP].lines)
+            key.line("UNROLL")
+            with key.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+                key.line("Floats &cell = scratch.scores[key * COLUMNS + column];")
+                key.lines(*score_lines)
+                key.line(f"Floats score = {'cell' if as_stored else text.text};")
                 if weight is not None:
-                    w.lines(*weight[0].lines)
-                    w.line(f"Floats weight = {weight[1].text};")
+                    key.lines(*weight[0].lines)
+                    key.line(f"Floats weight = {weight[1].text};")
                 if visible is not None:
-                    with w.block("if constexpr (partial) {", "}"):
-                        w.lines(*hides.lines)
+                    with key.block("if constexpr (partial) {", "}"):
+                        key.lines(*hides.lines)
                         hidden = f"floats({self._rows.hidden})"
-                        w.line(f"{result} = select({visible.text}, {result}, {hidden});")
+                        key.line(f"{result} = select({visible.text}, {result}, {hidden});")
                         if not changed:
-                            w.line("cell = score;")
+                            key.line("cell = score;")
                 if changed:
-                    w.line(f"cell = {result};")
-                self._rows.write_cell(w)
+                    key.line(f"cell = {result};")
+                self._rows.write_cell(key)
+            self._places.write_key(w, expressions.used_indices, key.text())
+            w.line(key.text().rstrip())
         self._rows.write_after(w)
 
     def _write_pair_vectors(self, w: Writer) -> None:
@@ -373,9 +358,8 @@ class AttendKernel:
             if name != "q":
                 place = self._sources.key(source)
                 spelled = "key_vector" if name == "k" else "value_vector"
-                w.line(
-                    f"const {place.element} *{spelled} = {place.pointer} + key * {place.stride};"
-                )
+                vector = self._sources.key_vector(source)
+                w.line(f"const {place.element} *{spelled} = {vector};")
 
     # The end of a tile -----------------------------------------------------------------------
 
@@ -387,11 +371,12 @@ class AttendKernel:
             name, dtype = partial.output.name, "fp32"
         out = self._arguments.tensor(name, dtype, written=True)
         strides = [self._arguments.stride(name, axis) for axis in range(3)]
+        base = f"{out} + b * {strides[0]} + h * {strides[1]}"
+        if not self._sources.scattered:
+            base += f" + {self._sources.query_token} * {strides[2]}"
         w.line(
-            f"store_columns<Dv>(scratch.output, {self._rows.final_factor}, "
-            f"{out} + b * {strides[0]} + h * {strides[1]} + "
-            f"{self._sources.query_token} * {strides[2]}, "
-            f"{self._step}{strides[2]}, rows, COLUMNS);"
+            f"store_columns<Dv>(scratch.output, {self._rows.final_factor}, {base}, "
+            f"{self._step}{strides[2]}, {self._sources.rows}, COLUMNS);"
         )
 
     def _statistics(self) -> str | None:
@@ -404,6 +389,8 @@ class AttendKernel:
         pointer = self._arguments.tensor(name, "fp32", written=True)
         strides = [self._arguments.stride(name, axis) for axis in range(3)]
         row = f"({self._sources.query_token} + {self._step}lane)"
+        if self._sources.scattered:
+            row = "queries.rows[lane]"
         return f"{pointer}[b * {strides[0]} + h * {strides[1]} + {row} * {strides[2]}]"
 
     @property

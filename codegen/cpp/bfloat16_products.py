@@ -8,7 +8,7 @@ instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from attndsl.attention import Softmax
 from attndsl.codegen.cpp.expressions import Expressions
@@ -45,52 +45,34 @@ def has_bfloat16_form(stage: Attend, sources: Sources, tile: Tile) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class Values:
+    """A block of values: where it lies row after row, where as [d][key], and whether all of it is
+    finite."""
+
+    pointer: str
+    stride: str
+    turned: str
+    finite: str
+
+
 @dataclass
 class Bfloat16Products:
-    """`turned`, `finite` and `packed` are buffers: the values of each block as [d][key], whether
-    all of them are finite, and for every product the keys of each block, row after row."""
+    """What products on bfloat16 operands have in common, wherever keys lie."""
 
     stage: Attend
     sources: Sources
     expressions: Expressions
     factors: QueryFactors
     sees_columns: bool
-    turned: str
-    finite: str
-    packed: tuple[str, ...]
-    block_n: int
-    support: set[str] = field(
-        default_factory=lambda: {"bfloat16_matrix", "bfloat16_dot", "bfloat16_converted"}
-    )
+
+    @property
+    def support(self) -> set[str]:
+        return {"bfloat16_matrix", "bfloat16_dot", "bfloat16_converted"}
 
     @property
     def unit(self) -> Unit:
         return Unit("score_unit" if self.factors.is_product_alone else LOG2_E, moves_rarely=True)
-
-    @property
-    def buffers(self) -> tuple[Buffer, ...]:
-        words = self.block_n // 2 * self.sources.size(self.stage.value)
-        head = (Size("B"), Size("Hkv"))
-        blocks = self._blocks
-        return (
-            Buffer(self.turned, Scalar.INT, (*head, blocks, Literal(words))),
-            Buffer(self.finite, Scalar.INT, (*head, blocks)),
-            *(
-                Buffer(
-                    name,
-                    Scalar.INT,
-                    (*head, blocks, Literal(self.block_n // 2 * self.sources.size(dot.key))),
-                )
-                for name, dot in zip(self.packed, self.stage.dots, strict=True)
-            ),
-        )
-
-    @property
-    def _blocks(self) -> Expression:
-        """Blocks of keys in all residue classes."""
-        modulus = self.sources.residue or 1
-        blocks = _ceil_divide(_ceil_divide(Size("Lk"), modulus), self.block_n)
-        return blocks if modulus == 1 else Binary("*", Literal(modulus), blocks, INT)
 
     def spelled(self, dot: int) -> Text:
         cell = f"scratch.{scores(dot)}[key * COLUMNS + column]"
@@ -117,10 +99,73 @@ class Bfloat16Products:
             negate = "score_factor < 0.0f"
         for dot, product in enumerate(self.stage.dots):
             place, size = self.sources.query(product.query), self.sources.size(product.query)
+            rows = f"{place.pointer}, {place.stride}, {self.sources.rows}"
+            w.line(f"load_queries<{size}>({rows}, {negate}, scratch.{query(dot)});")
+
+    def write_task(self, w: Writer) -> None:
+        w.line("const MatrixUnit unit;")
+
+    def _write_sums(self, w: Writer, values: Values, factor: str) -> None:
+        """Add a block's values."""
+        size = self.sources.size(self.stage.value)
+        if not isinstance(self.stage.normalizer, Softmax):
+            w.line("pair_weights(scratch.scores, keys);")
+        operands = f"{values.pointer}, {values.stride}"
+        turned = f"{operands}, {values.turned}"
+        sums = f"scratch.scores, {factor}, rescaled, scratch.output"
+        accumulate = f"accumulate_tile<{size}>({turned}, keys, {sums});"
+        if self.stage.mask == TRUE:
+            w.line(accumulate)
+            return
+        w.comment("A hidden value that is not finite must not reach the sum.")
+        w.line(f"if (partial && !{values.finite})")
+        with w.indented():
             w.line(
-                f"load_queries<{size}>({place.pointer}, {place.stride}, rows, {negate}, "
-                f"scratch.{query(dot)});"
+                f"accumulate_guarded<{size}>({operands}, keys, scratch.scores, {factor}, "
+                "scratch.output);"
             )
+        with w.block("else {", "}"):
+            seen = f"accumulate_seen<{size}>({turned}, seen, {sums});"
+            write_either(w, accumulate, seen if self.sees_columns else None)
+
+    def _factor(self, factor: Expression) -> str:
+        return self.expressions.text(factor, Level.UNIFORM).inside(13)
+
+
+@dataclass
+class PackedProducts(Bfloat16Products):
+    """`turned`, `finite` and `packed` are buffers: the values of each block as [d][key], whether
+    all of them are finite, and for every product the keys of each block, row after row."""
+
+    turned: str
+    finite: str
+    packed: tuple[str, ...]
+    block_n: int
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        words = self.block_n // 2 * self.sources.size(self.stage.value)
+        head = (Size("B"), Size("Hkv"))
+        blocks = self._blocks
+        return (
+            Buffer(self.turned, Scalar.INT, (*head, blocks, Literal(words))),
+            Buffer(self.finite, Scalar.INT, (*head, blocks)),
+            *(
+                Buffer(
+                    name,
+                    Scalar.INT,
+                    (*head, blocks, Literal(self.block_n // 2 * self.sources.size(dot.key))),
+                )
+                for name, dot in zip(self.packed, self.stage.dots, strict=True)
+            ),
+        )
+
+    @property
+    def _blocks(self) -> Expression:
+        """Blocks of keys in all residue classes."""
+        modulus = self.sources.residue or 1
+        blocks = _ceil_divide(_ceil_divide(Size("Lk"), modulus), self.block_n)
+        return blocks if modulus == 1 else Binary("*", Literal(modulus), blocks, INT)
 
     def write_dots(self, w: Writer) -> None:
         value = self.sources.key(self.stage.value)
@@ -143,25 +188,9 @@ class Bfloat16Products:
         value, size = self.sources.key(self.stage.value), self.sources.size(self.stage.value)
         turned = self.sources.arguments.tensor(self.turned, "int32", written=True)
         finite = self.sources.arguments.tensor(self.finite, "int32", written=True)
-        if not isinstance(self.stage.normalizer, Softmax):
-            w.line("pair_weights(scratch.scores, keys);")
-        operands = f"value, {value.stride}"
-        values = f"{operands}, {turned} + block_number * PAIRS * {size}"
-        sums = f"scratch.scores, {factor}, rescaled, scratch.output"
-        accumulate = f"accumulate_tile<{size}>({values}, keys, {sums});"
-        if self.stage.mask == TRUE:
-            w.line(accumulate)
-            return
-        w.comment("A hidden value that is not finite must not reach the sum.")
-        w.line(f"if (partial && !{finite}[block_number])")
-        with w.indented():
-            w.line(
-                f"accumulate_guarded<{size}>({operands}, keys, scratch.scores, {factor}, "
-                "scratch.output);"
-            )
-        with w.block("else {", "}"):
-            seen = f"accumulate_seen<{size}>({values}, seen, {sums});"
-            write_either(w, accumulate, seen if self.sees_columns else None)
+        values = f"{turned} + block_number * PAIRS * {size}"
+        finite = f"{finite}[block_number]"
+        self._write_sums(w, Values("value", value.stride, values, finite), factor)
 
     def write_before_tiles(self, w: Writer) -> None:
         """Turn every block of values, and pack the keys where that is worth it."""
@@ -201,9 +230,6 @@ class Bfloat16Products:
                         f"{self._packed(dot, size, 'turn')});"
                     )
 
-    def write_task(self, w: Writer) -> None:
-        w.line("const MatrixUnit unit;")
-
     def _packed(self, dot: int, size: int, number: str) -> str:
         buffer = self.sources.arguments.tensor(self.packed[dot], "int32", written=True)
         return f"reinterpret_cast<Bfloat16 *>({buffer}) + {number} * BLOCK_N * {size}"
@@ -220,8 +246,51 @@ class Bfloat16Products:
         keys = "Lk" if residue is None else f"(Lk + {residue - 1}) / {residue}"
         return f"({keys} + BLOCK_N - 1) / BLOCK_N"
 
-    def _factor(self, factor: Expression) -> str:
-        return self.expressions.text(factor, Level.UNIFORM).inside(13)
+
+@dataclass
+class GatheredProducts(Bfloat16Products):
+    """Keys and values that lie anywhere are gathered and turned block by block."""
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        return ()
+
+    def write_members(self, w: Writer) -> None:
+        super().write_members(w)
+        size = self.sources.size(self.stage.value)
+        widest = max([size, *(self.sources.size(dot.key) for dot in self.stage.dots)])
+        w.line(f"alignas(64) Bfloat16 gathered[BLOCK_N * {widest}];")
+        w.line(f"alignas(64) int32_t turned[PAIRS * {size}];")
+
+    def write_dots(self, w: Writer) -> None:
+        for dot, product in enumerate(self.stage.dots):
+            place, size = self.sources.key(product.key), self.sources.size(product.key)
+            self._write_gather(w, place, size)
+            keys = f"scratch.gathered, {size}, keys"
+            operands = f"scratch.{query(dot)}, scratch.{scores(dot)}"
+            whole = f"dot_tile<{size}>({keys}, {operands});"
+            seen = f"dot_seen<{size}>({keys}, seen, {operands});"
+            write_either(w, whole, seen if self.sees_columns else None)
+
+    def write_accumulate(self, w: Writer, factor: str) -> None:
+        value, size = self.sources.key(self.stage.value), self.sources.size(self.stage.value)
+        self._write_gather(w, value, size)
+        values = Values("scratch.gathered", str(size), "scratch.turned", "finite")
+        w.line(
+            "[[maybe_unused]] const bool finite = "
+            f"turn_values<{size}>({values.pointer}, {size}, keys, {values.turned});"
+        )
+        self._write_sums(w, values, factor)
+
+    def write_before_tiles(self, w: Writer) -> None:
+        pass
+
+    @staticmethod
+    def _write_gather(w: Writer, place: Place, size: int) -> None:
+        w.line(
+            f"gather_rows<{size}>({place.pointer}, {place.stride}, scratch.keys.numbers, keys, "
+            "scratch.gathered);"
+        )
 
 
 def _packs(place: Place, size: int) -> str:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from attndsl.codegen.program import Specialization
-from attndsl.expression import Binary, Call, Expression, Index, Literal, Select, Size, Unary
+from attndsl.expression import (
+    Binary,
+    Call,
+    Coordinate,
+    Expression,
+    Index,
+    Literal,
+    Select,
+    Size,
+    Unary,
+)
 
 
 def constant(expression: Expression, specialization: Specialization) -> int | None:
@@ -60,6 +70,8 @@ def is_non_negative(expression: Expression) -> bool:
             return value >= 0
         case Index(name=name):
             return name in ("b", "h", "g", "j", "row", "residue", "t")
+        case Coordinate(position=position):
+            return position == "j"
         case Size(name=name):
             return name != "offset"
         case Binary("+" | "*" | "**", left, right):

@@ -43,8 +43,8 @@ MOST_PARTS = 16
 
 
 def has_few_form(stage: Attend) -> bool:
-    """Residue classes scatter a few queries over many problems: tiles serve those."""
-    return stage.residue is None
+    """Residue classes and grids scatter a few queries over many problems: tiles serve those."""
+    return stage.residue is None and stage.grid is None
 
 
 class FewQueries:

@@ -111,7 +111,7 @@ class FloatProducts:
         for dot, product in enumerate(self.stage.dots):
             place, size = self.sources.query(product.query), self.sources.size(product.query)
             w.line(
-                f"load_columns<{size}>({place.pointer}, {place.stride}, rows, "
+                f"load_columns<{size}>({place.pointer}, {place.stride}, {self.sources.rows}, "
                 f"{self._factor(self.factors.factors[dot])}, scratch.{query(dot)}, COLUMNS);"
             )
 
@@ -125,7 +125,7 @@ class FloatProducts:
             w.line(f"const {place.element} *{name} = {place.pointer};")
             pointer, stride = self._converted(w, name, place, size)
             ahead = f"{pointer}, {stride}, 0"
-            if dot == 0 and value.element == "float":
+            if dot == 0 and pointer == name and value.element == "float":
                 ahead = f"value, {value.stride}, {self.sources.size(self.stage.value)}"
             operands = f"scratch.{query(dot)}, scratch.{scores(dot)}"
             whole = f"dot_tile<{size}>({pointer}, {stride}, keys, {operands}, {ahead});"
@@ -138,7 +138,7 @@ class FloatProducts:
         ahead = f"{pointer}, {stride}, 0"
         if self.stage.dots:
             key = self.sources.key(self.stage.dots[0].key)
-            if key.element == "float":
+            if key.element == "float" and not self.sources.scattered:
                 width = self.sources.size(self.stage.dots[0].key)
                 ahead = f"{_key_rows(0)} + BLOCK_N * {key.stride}, {key.stride}, {width}"
         sums = f"scratch.scores, {factor}, scratch.output"
@@ -169,7 +169,14 @@ class FloatProducts:
         return " * ".join(parts) or "1.0f"
 
     def _converted(self, w: Writer, pointer: str, place: Place, size: int) -> tuple[str, str]:
-        """Where the tile lies as floats, and its stride."""
+        """Where the tile lies as floats, row after row, and its stride."""
+        if self.sources.scattered:
+            self.sources.converted(size)
+            w.line(
+                f"gather_rows<{size}>({pointer}, {place.stride}, scratch.keys.numbers, keys, "
+                "scratch.converted);"
+            )
+            return "scratch.converted", str(size)
         if place.element == "float":
             return pointer, place.stride
         self.sources.converted(size)

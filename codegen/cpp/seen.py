@@ -10,7 +10,7 @@ from attndsl.codegen.cpp.expressions import Expressions
 from attndsl.codegen.cpp.scope import Level, Scope
 from attndsl.codegen.writer import Writer
 from attndsl.expression import TRUE, Expression, Index, Literal, Size, transform
-from attndsl.planner.block_map import Ranges
+from attndsl.planner.block_map import Product, Ranges
 from attndsl.planner.plan import Attend
 from attndsl.planner.simplify import simplify
 
@@ -29,7 +29,7 @@ _REPLACED: dict[Expression, Expression] = {
 
 def sees_columns(stage: Attend) -> bool:
     """Whether the mask bounds what a column sees, by expressions and not by lists."""
-    return isinstance(stage.block_map, Ranges) and stage.mask != TRUE and bool(stage.dots)
+    return isinstance(stage.block_map, Ranges | Product) and stage.mask != TRUE and bool(stage.dots)
 
 
 def write_seen(w: Writer, block_map: Ranges, expressions: Expressions) -> None:

@@ -27,12 +27,14 @@ class Place:
 
 @dataclass
 class Sources:
-    """`residue` is the modulus where positions are taken class by class."""
+    """`residue` is the modulus where positions are taken class by class. `scattered`: the tokens of
+    a tile lie anywhere; a place is then that of token 0, and tables say which rows are meant."""
 
     arguments: Arguments
     specialization: Specialization
     arrays: Mapping[str, Array]
     residue: int | None
+    scattered: bool = False
     converted_width: int = 0
     used_support: set[str] = field(default_factory=set)
 
@@ -42,16 +44,27 @@ class Sources:
         return "start" if self.residue is None else f"(class_row + {self.residue} * start)"
 
     @property
+    def rows(self) -> str:
+        """The rows of the lanes, as functions that load and store columns take them."""
+        return "queries.rows" if self.scattered else "rows"
+
+    @property
     def key_token(self) -> str:
         return "first_key" if self.residue is None else f"(residue + {self.residue} * first_key)"
 
     def query(self, source: Source) -> Place:
         """The vectors of the tile's queries, from its first."""
-        return self._place(source, self.query_token, "h")
+        return self._place(source, None if self.scattered else self.query_token, "h")
 
     def key(self, source: Source) -> Place:
         """The vectors of a block's keys, from its first."""
-        return self._place(source, self.key_token, "g")
+        return self._place(source, None if self.scattered else self.key_token, "g")
+
+    def key_vector(self, source: Source) -> str:
+        """The vector of key `key` of a block."""
+        place = self.key(source)
+        number = "scratch.keys.numbers[key]" if self.scattered else "key"
+        return f"{place.pointer} + {number} * {place.stride}"
 
     def token(self, name: str, token: str, head: str) -> Place:
         """The caller's vectors from a token on; `head` is the index of their head."""
@@ -93,7 +106,7 @@ class Sources:
         array = self.arrays.get(source.name)
         return array is not None and array.dimensions[1] != Size("Hkv")
 
-    def _place(self, source: Source, token: str, head: str) -> Place:
+    def _place(self, source: Source, token: str | None, head: str) -> Place:
         name, dtype = source.name, self.dtype(source)
         if name in CALLER:
             head = "h" if name == "q" else "g"
@@ -109,12 +122,13 @@ class Sources:
             place = replace(place, stride=f"{self.residue} * {place.stride}")
         return place
 
-    def _at(self, name: str, dtype: str, token: str, head: str) -> Place:
+    def _at(self, name: str, dtype: str, token: str | None, head: str) -> Place:
         a = self.arguments
         pointer = (
-            f"{a.tensor(name, dtype)} + b * {a.stride(name, 0)} + {head} * {a.stride(name, 1)} + "
-            f"{token} * {a.stride(name, 2)}"
+            f"{a.tensor(name, dtype)} + b * {a.stride(name, 0)} + {head} * {a.stride(name, 1)}"
         )
+        if token is not None:
+            pointer += f" + {token} * {a.stride(name, 2)}"
         self._need(dtype)
         return Place(pointer, a.stride(name, 2), ELEMENT_TYPES[dtype])
 

@@ -39,6 +39,7 @@ _PIECES: dict[str, tuple[str, ...]] = {
     "tile": (),
     "seen": ("tile",),
     "guard": ("tile",),
+    "grid": ("tile", "floor_divide"),
     "bfloat16_pairs": ("tile", "seen", "transpose", "guard", "convert", "bfloat16", "exp2"),
     "bfloat16_matrix": ("bfloat16_pairs",),
     "bfloat16_dot": ("bfloat16_pairs",),

@@ -9,8 +9,8 @@ struct QueryTile {
     Floats elements[size * COLUMNS];
 };
 
-template <int size>
-static void load_queries(const Bfloat16 *from, int64_t stride, int rows, bool negate, QueryTile<size> &to) {
+template <int size, class Rows>
+static void load_queries(const Bfloat16 *from, int64_t stride, Rows rows, bool negate, QueryTile<size> &to) {
     load_columns<size>(from, stride, rows, negate ? -1.0f : 1.0f, to.elements, COLUMNS);
 }
 

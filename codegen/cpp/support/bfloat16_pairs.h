@@ -11,16 +11,15 @@ struct QueryTile {
     Floats words[size / 2 * COLUMNS];
 };
 
-template <int size>
-static void load_queries(const Bfloat16 *from, int64_t stride, int rows, bool negate, QueryTile<size> &to) {
+template <int size, class Rows>
+static void load_queries(const Bfloat16 *from, int64_t stride, Rows rows, bool negate, QueryTile<size> &to) {
     const Words sign = Words{} + (negate ? 0x80008000u : 0u);
     for (int column = 0; column < COLUMNS; ++column) {
         for (int d = 0; d < size; d += 2 * LANES) {
             Floats block[LANES];
             for (int lane = 0; lane < LANES; ++lane) {
-                const int row = minimum(column * LANES + lane, rows - 1);
                 Words words;
-                __builtin_memcpy(&words, from + row * stride + d, sizeof words);
+                __builtin_memcpy(&words, from + row_of_lane(rows, column * LANES + lane) * stride + d, sizeof words);
                 block[lane] = (Floats)(words ^ sign);
             }
             transpose(block);

@@ -13,7 +13,7 @@ INLINE Seen seen_in_block(const int32_t (&first)[COLUMNS], const int32_t (&last)
     Seen seen;
     int32_t pairs = 0;
     for (int column = 0; column < COLUMNS; ++column) {
-        seen.first[column] = minimum(maximum(first[column] - first_key, 0), keys / SEEN_STEP * SEEN_STEP);
+        seen.first[column] = minimum(maximum(first[column] - first_key, 0), keys) / SEEN_STEP * SEEN_STEP;
         seen.last[column] = maximum(minimum(last[column] - first_key, keys), seen.first[column]);
         pairs += seen.last[column] - seen.first[column];
     }
