@@ -82,6 +82,21 @@ def test_every_kind_of_kernel(products: str, name: str, queries: int, keys: int)
     assert_matches(SPECS[name], *bfloats(2, 4, 2, queries, keys, 64), tolerance=1e-2)
 
 
+GRIDS = {
+    "near": "attention near { axes y, x mask = neighborhood(5, 1) }",
+    "sigmoid near": "attention near { axes y, x mask = neighborhood(5, 2)\n normalize = sigmoid }",
+    "rows": "attention rows { axes y, x mask = abs(i.y - j.y) <= 3 }",
+    "blocks": "attention blocks { axes y, x mask = i.y // 7 == j.y // 7 and i.x // 7 == j.x // 7 }",
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize(("queries", "grid"), [(17 * 23, (17, 23)), (60, (9, 40))])
+def test_boxes_of_a_grid(products: str, name: str, queries: int, grid: tuple[int, int]) -> None:
+    operands = bfloats(2, 4, 2, queries, math.prod(grid), 64, 32)
+    assert_matches(GRIDS[name], *operands, grid=grid, tolerance=1e-2)
+
+
 @pytest.mark.parametrize(("width", "value_width"), [(32, 32), (96, 160), (128, 64), (256, 256)])
 def test_widths(products: str, width: int, value_width: int) -> None:
     assert_matches(CAUSAL, *bfloats(1, 2, 1, 140, 140, width, value_width), tolerance=1e-2)

@@ -23,6 +23,7 @@ class Places(Protocol):
     parameters of the function over one block; `members` belong to the scratch block."""
 
     support: set[str]
+    expressions: Expressions
 
     @property
     def parameters(self) -> str: ...

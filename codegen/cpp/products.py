@@ -36,7 +36,8 @@ class Unit:
 class Products(Protocol):
     """`unit` is for a softmax; `support` names the pieces in use; `buffers` are for the caller."""
 
-    support: set[str]
+    @property
+    def support(self) -> set[str]: ...
 
     @property
     def unit(self) -> Unit: ...
