@@ -21,7 +21,8 @@ from attndsl.planner.block_map import Product
 from attndsl.planner.grids import tile_pitch, tile_sides
 from attndsl.planner.plan import Grid, GridAxis
 
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+# Other names give way to numbers: `axis_0`, …
+_PLAIN = re.compile(r"(?!axis_)[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
 @dataclass
