@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,18 @@ def compare(case_name: str, shape_number: int, dtype: str) -> Comparison:
     return run(case.load(), case.call(case.shapes[shape_number]), dtype)
 
 
-def compare_text(text: str, dtype: str, sizes: Mapping[str, Any]) -> Comparison:
+@dataclass(frozen=True)
+class Spoiled:
+    """Elements of `q`, `k`, `v` or a float input, by a NumPy index, and what stands there."""
+
+    name: str
+    index: tuple[Any, ...]
+    value: float
+
+
+def compare_text(
+    text: str, dtype: str, sizes: Mapping[str, Any], spoiled: Sequence[Spoiled] = ()
+) -> Comparison:
     """The one attention of `text`, interpreted; `sizes` are those of `Shape`, and `scale`.
 
     Float inputs are normal, ints from -9 to 9, bools fair. An input `bad` is NaN and infinities.
@@ -101,6 +112,9 @@ def compare_text(text: str, dtype: str, sizes: Mapping[str, Any]) -> Comparison:
         scale=shape.width**-0.5 if scale is None else scale,
         shape=shape,
     )
+    arrays = {"q": call.q, "k": call.k, "v": call.v, **inputs}
+    for one in spoiled:
+        arrays[one.name][one.index] = one.value
     return run(attention, call, dtype)
 
 
@@ -171,20 +185,23 @@ def run(attention: Attention, call: Call, dtype: str, device: str = "cpu") -> Co
     if expected.log_sum_exp is not None:
         statistics = tensors["log_sum_exp"].double().cpu().numpy()
         statistics_error = _difference(statistics, expected.log_sum_exp)
-        finite = expected.log_sum_exp[np.isfinite(expected.log_sum_exp)]
-        largest_statistics = float(np.abs(finite).max(initial=0.0))
+        largest_statistics = _largest(expected.log_sum_exp)
     output = tensors["out"].double().cpu().numpy()
     return Comparison(
         _difference(output, expected.output),
         statistics_error,
-        float(np.abs(expected.output).max(initial=0.0)),
+        _largest(expected.output),
         largest_statistics,
     )
 
 
+def _largest(array: Any) -> float:
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+
 def _difference(actual: Any, expected: Any) -> float:
-    """The largest absolute difference; equal infinities differ by 0, a NaN by infinity."""
-    same = actual == expected
+    """The largest absolute difference; where either is not finite, the other must be the same."""
+    same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, np.abs(actual - expected))
     return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))

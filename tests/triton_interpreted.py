@@ -9,11 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from triton_calls import Comparison, compare, compare_text
+from triton_calls import Comparison, Spoiled, compare, compare_text
 
 VARIABLE = "TRITON_INTERPRET"
 TIMEOUT = 300  # seconds a case may take on a busy machine
@@ -40,9 +40,11 @@ class Interpreter:
         result: Comparison = self.call(compare, case, shape, dtype)
         return result
 
-    def compare_text(self, text: str, dtype: str, **sizes: Any) -> Comparison:
+    def compare_text(
+        self, text: str, dtype: str, spoiled: Sequence[Spoiled] = (), **sizes: Any
+    ) -> Comparison:
         """The one attention of a spec, its inputs drawn at random; see `triton_calls`."""
-        result: Comparison = self.call(compare_text, text, dtype, sizes)
+        result: Comparison = self.call(compare_text, text, dtype, sizes, spoiled)
         return result
 
     def close(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from attndsl.attention import Elementwise, Softmax
 from attndsl.codegen.program import DType
 from attndsl.codegen.triton.arrange import KEY_LANE, KEY_START
-from attndsl.codegen.triton.block_loops import write_block_loops
+from attndsl.codegen.triton.block_loops import BlockLoops
 from attndsl.codegen.triton.constants import integer
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
 from attndsl.codegen.triton.normalizers import (
@@ -14,11 +16,13 @@ from attndsl.codegen.triton.normalizers import (
     SoftmaxRows,
     uses_scale,
 )
+from attndsl.codegen.triton.repair import WeightedTile, write_product_of_visible, write_test
 from attndsl.codegen.triton.tokens import (
     TRITON_TYPES,
     Chunk,
     Tokens,
     chunks_of,
+    elements,
     head_of,
     load,
     tokens,
@@ -28,6 +32,19 @@ from attndsl.diagnostics import InternalError
 from attndsl.expression import TRUE, DotResult, Index, Scale, Size
 from attndsl.planner.block_map import Kind
 from attndsl.planner.plan import Attend, Source
+
+
+@dataclass(frozen=True)
+class KeyTile:
+    """`start` names the first key of a tile, `lane` its lanes; `loaded` what was read of it.
+
+    `present` is a condition for keys that are read; others are taken to be zero.
+    """
+
+    start: str
+    lane: str
+    present: str = ""
+    loaded: dict[tuple[str, Chunk], str] = field(default_factory=dict)
 
 
 class AttendWriter:
@@ -60,12 +77,36 @@ class AttendWriter:
         self._load_queries(rows)
         self._find_keys()
         rows.begin(self.value_chunks)
-        write_block_loops(
-            self.kernel,
-            self.stage.block_map,
-            lambda kind, key_block: self._write_tile(rows, kind, key_block),
-        )
+        self._write_loops(rows)
         self._write_result(rows)
+
+    def _write_loops(self, rows: Rows) -> None:
+        """PARTIAL blocks first: what leaks from hidden values is then repaired among few blocks."""
+        loops = BlockLoops(self.kernel, self.stage.block_map)
+
+        def absorb(kind: Kind, key_block: str) -> None:
+            self._absorb_tile(rows, kind, key_block)
+
+        if loops.has(Kind.PARTIAL):
+            self.kernel.line("# Blocks in which the mask decides pair by pair.")
+            loops.write(Kind.PARTIAL, absorb)
+            if self.stage.mask != TRUE:
+                self._write_repair(rows, loops)
+        if loops.has(Kind.FULL):
+            self.kernel.line("# Blocks in which every pair is visible.")
+            loops.write(Kind.FULL, absorb)
+
+    def _write_repair(self, rows: Rows, loops: BlockLoops) -> None:
+        kernel = self.kernel
+        kernel.line("# A hidden value that is not finite has spoiled the sums: 0 · NaN is NaN.")
+        condition = write_test(kernel, rows.state.accumulators)
+        with kernel.inside(f"if {condition}:"):
+            rows.begin_again(self.value_chunks)
+            loops.write(
+                Kind.PARTIAL,
+                lambda kind, key_block: self._add_visible_of_tile(rows, key_block),
+                pipelined=False,
+            )
 
     def _rows(self) -> Rows:
         match self.stage.normalizer:
@@ -195,44 +236,65 @@ class AttendWriter:
         self.key_lanes = lanes.text
         self.kernel.define(KEY_LANE, lanes)
 
-    def _write_tile(self, rows: Rows, kind: Kind, key_block: str) -> None:
+    def _absorb_tile(self, rows: Rows, kind: Kind, key_block: str) -> None:
         """Scores of one tile, and what they add to the rows."""
+        tile = self._begin_tile(kind, key_block)
+        visible = self._visible(tile) if kind is Kind.PARTIAL else None
+        self._comment("score")
+        weights, rescale = rows.absorb(visible)
+        self._accumulate(rows, weights, rescale, tile)
+
+    def _add_visible_of_tile(self, rows: Rows, key_block: str) -> None:
+        """What the visible pairs of one PARTIAL tile add to the accumulators alone."""
+        kernel = self.kernel
+        tile = self._begin_tile(Kind.PARTIAL, key_block)
+        visible = self._visible(tile)
+        weighted = WeightedTile(rows.weigh_again(visible), visible, tile.start)
+        source = self._source(self.stage.value.name, True)
+        accumulators = [
+            (name, chunk, elements(kernel, chunk))
+            for name, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True)
+        ]
+        write_product_of_visible(
+            kernel, weighted, source, self.key_lanes, self.key_length, accumulators
+        )
+
+    def _begin_tile(self, kind: Kind, key_block: str) -> KeyTile:
+        """Positions of a tile's keys, and the products that its scores are made of."""
         kernel = self.kernel
         start = kernel.assign("key_start", Value(f"{key_block} * BLOCK_N")).text
         kernel.define(KEY_START, Value(start))
-        lane = self.key_lanes
+        lane, present = self.key_lanes, ""
         if kind is Kind.PARTIAL:
+            if self.stage.mask == TRUE:
+                # Nothing but keys past the end is hidden; zeros have nothing to leak.
+                present = self._exists(start)
             bounded = f"tl.minimum({lane}, {self.key_length} - 1 - {start})"
             lane = kernel.assign("key_lane", Value(bounded, "n")).text
         kernel.define_lazily(Index("j"), "j", Value(f"{start} + {lane}", "n", Binding.SUM))
         for name, vector in self.stage.vectors:
             if name != "q":
                 self._define_rows(name, vector, start, lane, "n")
-        loaded: dict[tuple[str, Chunk], str] = {}
-        self._write_dots(start, lane, loaded)
-        visible = self._visible(start) if kind is Kind.PARTIAL else None
-        if "score" in self.comments:
-            kernel.line(f"# {self.comments['score']}")
-        weights, rescale = rows.absorb(visible)
-        self._accumulate(rows, weights, rescale, start, lane, loaded)
+        tile = KeyTile(start, lane, present)
+        self._write_dots(tile)
+        return tile
 
-    def _key_tile(
-        self,
-        source: Source,
-        chunk: Chunk,
-        start: str,
-        lane: str,
-        wanted: str,
-        loaded: dict[tuple[str, Chunk], str],
-    ) -> str:
+    def _comment(self, what: str) -> None:
+        if what in self.comments:
+            self.kernel.line(f"# {self.comments[what]}")
+
+    def _load_keys(self, source: Source, chunk: Chunk, tile: KeyTile, wanted: str) -> str:
+        """The name of a chunk of the tile's keys or values."""
         key = (source.name, chunk)
-        if key not in loaded:
+        if key not in tile.loaded:
             where = self._source(source.name, True)
-            pointer = where.tile_pointer(start)
-            loaded[key] = load(self.kernel, where, pointer, lane, chunk, wanted).text
-        return loaded[key]
+            pointer = where.tile_pointer(tile.start)
+            tile.loaded[key] = load(
+                self.kernel, where, pointer, tile.lane, chunk, wanted, tile.present
+            ).text
+        return tile.loaded[key]
 
-    def _write_dots(self, start: str, lane: str, loaded: dict[tuple[str, Chunk], str]) -> None:
+    def _write_dots(self, tile: KeyTile) -> None:
         kernel = self.kernel
         precision = precision_option(kernel.specialization.dtype)
         for number, dot in enumerate(self.stage.dots):
@@ -240,7 +302,7 @@ class AttendWriter:
             name = ""
             for query_chunk, key_chunk in pairs:
                 query = self.queries[dot.query.name, query_chunk]
-                key = self._key_tile(dot.key, key_chunk, start, lane, "keys", loaded)
+                key = self._load_keys(dot.key, key_chunk, tile, "keys")
                 if not name:
                     product = f"tl.dot({query}, {key}.T{precision})"
                     name = kernel.assign("dots", Value(product, "mn")).text
@@ -248,26 +310,21 @@ class AttendWriter:
                     kernel.line(f"{name} = tl.dot({query}, {key}.T, {name}{precision})")
             kernel.define(DotResult(number), Value(name, "mn"))
 
-    def _visible(self, start: str) -> Value:
+    def _visible(self, tile: KeyTile) -> Value:
         """Which pairs of the tile count: the mask, and that the key exists."""
         kernel = self.kernel
-        exists = Value(f"{self.key_lanes} < {self.key_length} - {start}", "n", Binding.COMPARE)
+        exists = Value(self._exists(tile.start), "n", Binding.COMPARE)
         if self.stage.mask == TRUE:
             return kernel.assign("visible", exists)
-        if "mask" in self.comments:
-            kernel.line(f"# {self.comments['mask']}")
+        self._comment("mask")
         mask = kernel.arranged(self.stage.mask)
         return kernel.assign("visible", infix("&", Binding.AND, exists, mask))
 
-    def _accumulate(
-        self,
-        rows: Rows,
-        weights: str,
-        rescale: str,
-        start: str,
-        lane: str,
-        loaded: dict[tuple[str, Chunk], str],
-    ) -> None:
+    def _exists(self, start: str) -> str:
+        """The condition for lanes of the tile that are keys."""
+        return f"{self.key_lanes} < {self.key_length} - {start}"
+
+    def _accumulate(self, rows: Rows, weights: str, rescale: str, tile: KeyTile) -> None:
         kernel = self.kernel
         dtype = kernel.specialization.dtype
         precision = precision_option(dtype)
@@ -277,14 +334,14 @@ class AttendWriter:
             for output in rows.state.accumulators:
                 kernel.line(f"{output} = {output} * {rescale}[:, None]")
         for output, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True):
-            tile = self._key_tile(self.stage.value, chunk, start, lane, "values", loaded)
-            kernel.line(f"{output} = tl.dot({weights}, {tile}, {output}{precision})")
+            values = self._load_keys(self.stage.value, chunk, tile, "values")
+            kernel.line(f"{output} = tl.dot({weights}, {values}, {output}{precision})")
 
     def _write_result(self, rows: Rows) -> None:
         kernel = self.kernel
         dtype = kernel.specialization.dtype
         kernel.line("")
-        divisor = rows.finish()
+        rows.finish()
         exists = kernel.assign(
             "row_exists",
             Value(f"tl.arange(0, BLOCK_M) < {self.length} - {self.query_start}"),
@@ -295,8 +352,6 @@ class AttendWriter:
         out = tokens(kernel, name, "h", self.first_row, self.modulus)
         tile = kernel.assign("out_tile", Value(out.tile_pointer(self.query_start))).text
         for output, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True):
-            if divisor:
-                kernel.line(f"{output} = {output} / {divisor}[:, None]")
             lanes = f"tl.arange(0, {chunk.width})"
             element = f"{chunk.start} + {lanes}" if chunk.start else lanes
             address = (

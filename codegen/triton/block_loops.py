@@ -19,11 +19,7 @@ from attndsl.planner.block_map import BlockInterval, BlockMap, Kind, Ranges, Tab
 from attndsl.planner.simplify import simplify
 
 KEY_BLOCK = Index("K")
-
-_COMMENTS = {
-    Kind.FULL: "# Blocks in which every pair is visible.",
-    Kind.PARTIAL: "# Blocks in which the mask decides pair by pair.",
-}
+TABLE_ROW = Index("table_row")
 
 # Writes what is done with the block whose number has the given name.
 Body = Callable[[Kind, str], None]
@@ -51,23 +47,151 @@ def for_tile(block_map: BlockMap, tile: Tile) -> BlockMap:
     )
 
 
-def write_block_loops(kernel: Kernel, block_map: BlockMap, body: Body) -> None:
-    """One loop for each kind of block that the map has, `body` inside."""
-    match block_map:
-        case Ranges(intervals=intervals):
-            kernel.share(bound for one in intervals for bound in (one.first, one.last))
-            for kind in (Kind.FULL, Kind.PARTIAL):
-                chosen = [one for one in intervals if one.kind is kind and not _is_empty(one)]
-                if chosen:
-                    kernel.line(_COMMENTS[kind])
-                if len(chosen) == 1:
-                    _write_interval(kernel, chosen[0], body)
-                elif chosen:
-                    _write_intervals(kernel, kind, chosen, body)
-        case Table():
-            _write_table(kernel, body)
-        case _:
-            raise InternalError(f"no loop over {type(block_map).__name__}")
+class BlockLoops:
+    """Writes loops over the blocks of a map, one for each kind, as often as they are asked for."""
+
+    def __init__(self, kernel: Kernel, block_map: BlockMap):
+        self.kernel = kernel
+        self.block_map = block_map
+        if isinstance(block_map, Ranges):
+            bounds = (bound for one in block_map.intervals for bound in (one.first, one.last))
+            kernel.share(bounds)
+        self._counted: dict[Kind, tuple[list[Value], list[Value]]] = {}
+        self._listed: dict[Kind, tuple[str, str]] = {}
+
+    def has(self, kind: Kind) -> bool:
+        """Whether there can be a block of this kind."""
+        match self.block_map:
+            case Ranges():
+                return bool(self._intervals(kind))
+        return True
+
+    def write(self, kind: Kind, body: Body, *, pipelined: bool = True) -> None:
+        """A loop over the blocks of one kind, `body` inside."""
+        match self.block_map:
+            case Ranges():
+                intervals = self._intervals(kind)
+                if len(intervals) == 1:
+                    self._write_interval(intervals[0], body, pipelined)
+                elif intervals:
+                    self._write_intervals(kind, intervals, body, pipelined)
+            case Table():
+                self._write_listed(kind, body, pipelined)
+            case _:
+                raise InternalError(f"no loop over {type(self.block_map).__name__}")
+
+    def _intervals(self, kind: Kind) -> list[BlockInterval]:
+        assert isinstance(self.block_map, Ranges)
+        return [
+            one for one in self.block_map.intervals if one.kind is kind and not _is_empty(one)
+        ]
+
+    def _write_interval(self, interval: BlockInterval, body: Body, pipelined: bool) -> None:
+        kernel = self.kernel
+        kind = interval.kind.name.lower()
+        first = kernel.named(interval.first, f"{kind}_first")
+        last = kernel.named(interval.last, f"{kind}_last")
+        bounds = f"{first.text}, {last.text}"
+        if interval.step != 1:
+            bounds += f", {interval.step}"
+        with kernel.loop("key_block", _over(bounds, pipelined)) as key_block:
+            kernel.define(KEY_BLOCK, Value(key_block))
+            if interval.guard == TRUE:
+                body(interval.kind, key_block)
+            else:
+                with kernel.inside(f"if {kernel.value(interval.guard).text}:"):
+                    body(interval.kind, key_block)
+
+    def _write_intervals(
+        self, kind: Kind, intervals: list[BlockInterval], body: Body, pipelined: bool
+    ) -> None:
+        """Blocks are counted through: `ends[n]` blocks lie in the first n + 1 intervals."""
+        kernel = self.kernel
+        if kind not in self._counted:
+            self._counted[kind] = self._count(kind, intervals)
+        firsts, ends = self._counted[kind]
+        with kernel.loop("number", _over(f"0, {ends[-1].text}", pipelined)) as number:
+            block: Value | None = None
+            guard: Value | None = None
+            for place in reversed(range(len(intervals))):
+                begin = ends[place - 1] if place else Value("0")
+                candidate = _block_at(number, begin, firsts[place], intervals[place].step)
+                inside = f"{number} < {ends[place].text}"
+                block = (
+                    candidate
+                    if block is None
+                    else Value(f"tl.where({inside}, {candidate.text}, {block.text})")
+                )
+            assert block is not None
+            key_block = kernel.assign("key_block", block)
+            kernel.define(KEY_BLOCK, key_block)
+            if all(interval.guard == TRUE for interval in intervals):
+                body(kind, key_block.text)
+                return
+            for place in reversed(range(len(intervals))):
+                condition = kernel.value(intervals[place].guard)
+                inside = f"{number} < {ends[place].text}"
+                guard = (
+                    condition
+                    if guard is None
+                    else Value(f"tl.where({inside}, {condition.text}, {guard.text})")
+                )
+            assert guard is not None
+            with kernel.inside(f"if {guard.text}:"):
+                body(kind, key_block.text)
+
+    def _count(
+        self, kind: Kind, intervals: list[BlockInterval]
+    ) -> tuple[list[Value], list[Value]]:
+        """The first block of each interval, and how many lie in it and those before it."""
+        kernel = self.kernel
+        name = kind.name.lower()
+        firsts, ends = [], []
+        end = Value("0")
+        for interval in intervals:
+            first = kernel.named(interval.first, f"{name}_first")
+            length = infix("-", Binding.SUM, kernel.value(interval.last), first)
+            if interval.step != 1:
+                length = call("tl.cdiv", length, Value(str(interval.step)))
+            count = call("tl.maximum", length, Value("0"))
+            end = count if end.text == "0" else infix("+", Binding.SUM, end, count)
+            end = kernel.assign(f"{name}_end", end)
+            firsts.append(first)
+            ends.append(end)
+        return firsts, ends
+
+    def _write_listed(self, kind: Kind, body: Body, pipelined: bool) -> None:
+        kernel = self.kernel
+        name = kind.name.lower()
+        if kind not in self._listed:
+            entry = self._table_row()
+            offsets = kernel.table(f"{name}_offsets")
+            first = kernel.assign(f"{name}_first", Value(f"tl.load({offsets} + {entry})")).text
+            last = kernel.assign(f"{name}_last", Value(f"tl.load({offsets} + {entry} + 1)")).text
+            self._listed[kind] = first, last
+        first, last = self._listed[kind]
+        with kernel.loop("place", _over(f"{first}, {last}", pipelined)) as place:
+            listed = Value(f"tl.load({kernel.table(f'{name}_blocks')} + {place})")
+            key_block = kernel.assign("key_block", listed)
+            kernel.define(KEY_BLOCK, key_block)
+            body(kind, key_block.text)
+
+    def _table_row(self) -> str:
+        """The line of the table that lists the blocks of this program's rows."""
+        kernel = self.kernel
+        with kernel.at_depth(0):
+            if TABLE_ROW not in kernel.scope.known:
+                batch, head = (kernel.value(Index(name)).text for name in ("b", "h"))
+                index = f"{kernel.table('map_index')} + {batch} * {kernel.size('H')} + {head}"
+                blocks = kernel.value(Index("query_blocks")).text
+                number = f"tl.load({index}) * {blocks} + {kernel.value(Index('Q')).text}"
+                kernel.define(TABLE_ROW, kernel.assign("table_row", Value(number)))
+            return kernel.scope.known[TABLE_ROW].text
+
+
+def _over(bounds: str, pipelined: bool) -> str:
+    stages = "" if pipelined else ", num_stages=1"
+    return f"for {{}} in tl.range({bounds}{stages}):"
 
 
 def _is_empty(interval: BlockInterval) -> bool:
@@ -77,91 +201,9 @@ def _is_empty(interval: BlockInterval) -> bool:
     return interval.guard == FALSE
 
 
-def _write_interval(kernel: Kernel, interval: BlockInterval, body: Body) -> None:
-    kind = interval.kind.name.lower()
-    first = kernel.named(interval.first, f"{kind}_first")
-    last = kernel.named(interval.last, f"{kind}_last")
-    step = f", {interval.step}" if interval.step != 1 else ""
-    header = f"for {{}} in tl.range({first.text}, {last.text}{step}):"
-    with kernel.loop("key_block", header) as key_block:
-        kernel.define(KEY_BLOCK, Value(key_block))
-        if interval.guard == TRUE:
-            body(interval.kind, key_block)
-        else:
-            with kernel.inside(f"if {kernel.value(interval.guard).text}:"):
-                body(interval.kind, key_block)
-
-
-def _write_intervals(
-    kernel: Kernel, kind: Kind, intervals: list[BlockInterval], body: Body
-) -> None:
-    """Blocks are counted through: `ends[n]` blocks lie in the first n + 1 intervals."""
-    name = kind.name.lower()
-    firsts, ends = [], []
-    end = Value("0")
-    for interval in intervals:
-        first = kernel.named(interval.first, f"{name}_first")
-        length = infix("-", Binding.SUM, kernel.value(interval.last), first)
-        if interval.step != 1:
-            length = call("tl.cdiv", length, Value(str(interval.step)))
-        count = call("tl.maximum", length, Value("0"))
-        end = count if end.text == "0" else infix("+", Binding.SUM, end, count)
-        end = kernel.assign(f"{name}_end", end)
-        firsts.append(first)
-        ends.append(end)
-    with kernel.loop("number", f"for {{}} in tl.range(0, {ends[-1].text}):") as number:
-        block: Value | None = None
-        guard: Value | None = None
-        for place in reversed(range(len(intervals))):
-            begin = ends[place - 1] if place else Value("0")
-            candidate = _block_at(number, begin, firsts[place], intervals[place].step)
-            inside = f"{number} < {ends[place].text}"
-            block = (
-                candidate
-                if block is None
-                else Value(f"tl.where({inside}, {candidate.text}, {block.text})")
-            )
-        assert block is not None
-        key_block = kernel.assign("key_block", block)
-        kernel.define(KEY_BLOCK, key_block)
-        if all(interval.guard == TRUE for interval in intervals):
-            body(kind, key_block.text)
-            return
-        for place in reversed(range(len(intervals))):
-            condition = kernel.value(intervals[place].guard)
-            inside = f"{number} < {ends[place].text}"
-            guard = (
-                condition
-                if guard is None
-                else Value(f"tl.where({inside}, {condition.text}, {guard.text})")
-            )
-        assert guard is not None
-        with kernel.inside(f"if {guard.text}:"):
-            body(kind, key_block.text)
-
-
 def _block_at(number: str, begin: Value, first: Value, step: int) -> Value:
     """Block `number` where the interval's own first block has number `begin`."""
     ahead = number if begin.text == "0" else f"({number} - {begin.text})"
     if step != 1:
         ahead = f"{ahead} * {step}"
     return Value(f"{first.atom} + {ahead}", "", Binding.SUM)
-
-
-def _write_table(kernel: Kernel, body: Body) -> None:
-    heads = kernel.value(Index("b")).text, kernel.size("H"), kernel.value(Index("h")).text
-    map_number = f"tl.load({kernel.table('map_index')} + {heads[0]} * {heads[1]} + {heads[2]})"
-    blocks = kernel.value(Index("query_blocks")).text
-    number = f"{map_number} * {blocks} + {kernel.value(Index('Q')).text}"
-    entry = kernel.assign("table_row", Value(number)).text
-    for kind in (Kind.FULL, Kind.PARTIAL):
-        name = kind.name.lower()
-        kernel.line(_COMMENTS[kind])
-        offsets = kernel.table(f"{name}_offsets")
-        first = kernel.assign(f"{name}_first", Value(f"tl.load({offsets} + {entry})")).text
-        last = kernel.assign(f"{name}_last", Value(f"tl.load({offsets} + {entry} + 1)")).text
-        with kernel.loop("place", f"for {{}} in tl.range({first}, {last}):") as place:
-            listed = Value(f"tl.load({kernel.table(f'{name}_blocks')} + {place})")
-            key_block = kernel.assign("key_block", listed)
-            kernel.define(KEY_BLOCK, key_block)
-            body(kind, key_block.text)

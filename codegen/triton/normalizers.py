@@ -60,6 +60,7 @@ class SoftmaxRows:
         self.score = score
         self.state = RowState()
         self.scaled_maximum = only_dot_is_scaled(score) is not None
+        self.sink_exponent = ""
 
     def begin(self, value_chunks: tuple[Chunk, ...]) -> None:
         kernel, state = self.kernel, self.state
@@ -82,22 +83,34 @@ class SoftmaxRows:
             state.total = kernel.assign(
                 "total", Value(f"tl.exp2({sink_value.text} - {state.maximum})", "m")
             ).text
-        for number, chunk in enumerate(value_chunks):
-            initial = f"tl.zeros([BLOCK_M, {chunk.width}], tl.float32)"
-            if self.normalizer.sink_value is not None:
-                initial = f"{initial} + {self._sink_value(chunk)}"
-            name = "output" if len(value_chunks) == 1 else f"output_{number}"
-            state.accumulators.append(kernel.assign(name, Value(initial)).text)
+            self.sink_exponent = sink_value.text
+        initial = [self._initial(chunk, state.total) for chunk in value_chunks]
+        state.accumulators = name_accumulators(kernel, initial)
 
-    def _sink_value(self, chunk: Chunk) -> str:
-        """What the sink contributes to a chunk of the output."""
+    def begin_again(self, value_chunks: tuple[Chunk, ...]) -> None:
+        """The accumulators as before any key, relative to the maximum that is known by now."""
+        kernel, state = self.kernel, self.state
+        sink_weight = ""
+        if self.normalizer.sink_value is not None:
+            weight = f"tl.exp2({self.sink_exponent} - {state.maximum})"
+            sink_weight = kernel.assign("sink_weight", Value(weight)).text
+        for name, chunk in zip(state.accumulators, value_chunks, strict=True):
+            kernel.line(f"{name} = {self._initial(chunk, sink_weight)}")
+
+    def _initial(self, chunk: Chunk, sink_weight: str) -> str:
+        """What the sink contributes to a chunk of the output; `sink_weight` names a row's."""
+        zeros = zeros_of(chunk)
+        if self.normalizer.sink_value is None:
+            return zeros
+        return f"{zeros} + {self._sink_value(chunk, sink_weight)}"
+
+    def _sink_value(self, chunk: Chunk, sink_weight: str) -> str:
         vector = self.normalizer.sink_value
         assert vector is not None
         lane = lane_index(self.kernel, chunk.used, start=chunk.start, width=chunk.width)
         self.kernel.extents["d"] = str(chunk.width)
         value = self.kernel.value(element(vector, lane))
-        weighted = infix("*", Binding.PRODUCT, Value(self.state.total, "m"), value)
-        return weighted.text
+        return infix("*", Binding.PRODUCT, Value(sink_weight, "m"), value).text
 
     def absorb(self, visible: Value | None) -> tuple[str, str]:
         """Names of the tile's weights and of what the accumulators are multiplied by first."""
@@ -108,12 +121,7 @@ class SoftmaxRows:
             highest = f"tl.max({dot.text}, 1) * {scale.at_least(Binding.PRODUCT)}"
             scores = infix("*", Binding.PRODUCT, dot, scale).text
         else:
-            expression = times(arrange(self.score, kernel.axes_of), LOG2_E, kernel.axes_of)
-            value = spread_to_tile(kernel.arranged(expression))
-            if visible is not None:
-                condition = spread(visible, "mn").text
-                value = Value(f'tl.where({condition}, {value.text}, float("-inf"))', "mn")
-            scores = kernel.assign("scores", value).text
+            scores = self._scores(visible)
             highest = f"tl.max({scores}, 1)"
         highest_name = kernel.assign(
             "new_maximum", Value(f"tl.maximum({state.maximum}, {highest})")
@@ -124,6 +132,21 @@ class SoftmaxRows:
         kernel.line(f"{state.maximum} = {highest_name}")
         return weights.text, rescale.text
 
+    def weigh_again(self, visible: Value) -> str:
+        """The name of the tile's weights, relative to the maximum that is known by now."""
+        text = f"tl.exp2({self._scores(visible)} - {self.state.maximum}[:, None])"
+        return self.kernel.assign("weights", Value(text)).text
+
+    def _scores(self, visible: Value | None) -> str:
+        """The name of the tile's scores in base 2."""
+        kernel = self.kernel
+        expression = times(arrange(self.score, kernel.axes_of), LOG2_E, kernel.axes_of)
+        value = spread_to_tile(kernel.arranged(expression))
+        if visible is not None:
+            condition = spread(visible, "mn").text
+            value = Value(f'tl.where({condition}, {value.text}, float("-inf"))', "mn")
+        return kernel.assign("scores", value).text
+
     def _scale(self) -> Expression:
         """The factor of the dot product, in base 2."""
         product = linear_in(self.score, DotResult(0))
@@ -133,12 +156,12 @@ class SoftmaxRows:
             rest = factor
         return times(rest, product.coefficient * LOG2_E, self.kernel.axes_of)
 
-    def finish(self) -> str:
-        """The divisor of the row; 1 where nothing was visible, so that the row is 0."""
+    def finish(self) -> None:
+        """Divides the accumulators by the row's sum; a row that saw nothing is 0."""
         total = self.state.total
-        return self.kernel.assign(
-            "divisor", Value(f"tl.where({total} == 0.0, 1.0, {total})", "m")
-        ).text
+        divisor = self.kernel.assign("divisor", Value(f"tl.where({total} == 0.0, 1.0, {total})"))
+        for output in self.state.accumulators:
+            self.kernel.line(f"{output} = {output} / {divisor.text}[:, None]")
 
     def log_sum_exp(self) -> str | None:
         """The natural logarithm of the row's sum; -inf for a row that saw nothing."""
@@ -163,44 +186,66 @@ class ElementwiseRows:
         kernel = self.kernel
         if self.normalizer.divisor == "sum":
             self.state.total = kernel.assign("total", Value("tl.zeros([BLOCK_M], tl.float32)")).text
-        for number, chunk in enumerate(value_chunks):
-            name = "output" if len(value_chunks) == 1 else f"output_{number}"
-            initial = Value(f"tl.zeros([BLOCK_M, {chunk.width}], tl.float32)")
-            self.state.accumulators.append(kernel.assign(name, initial).text)
+        self.state.accumulators = name_accumulators(kernel, list(map(zeros_of, value_chunks)))
+
+    def begin_again(self, value_chunks: tuple[Chunk, ...]) -> None:
+        """The accumulators as before any key."""
+        for name, chunk in zip(self.state.accumulators, value_chunks, strict=True):
+            self.kernel.line(f"{name} = {zeros_of(chunk)}")
 
     def absorb(self, visible: Value | None) -> tuple[str, str]:
+        """The name of the tile's weights; nothing is rescaled."""
+        weights = self._weights(visible)
+        if self.state.total:
+            self.kernel.line(f"{self.state.total} += tl.sum({weights}, 1)")
+        return weights, ""
+
+    def weigh_again(self, visible: Value) -> str:
+        """The name of the tile's weights."""
+        return self._weights(visible)
+
+    def _weights(self, visible: Value | None) -> str:
         kernel = self.kernel
         value = spread_to_tile(kernel.arranged(self.weight))
         if visible is not None:
             condition = spread(visible, "mn").text
             value = Value(f"tl.where({condition}, {value.text}, 0.0)", "mn")
-        weights = kernel.assign("weights", value).text
-        if self.state.total:
-            kernel.line(f"{self.state.total} += tl.sum({weights}, 1)")
-        return weights, ""
+        return kernel.assign("weights", value).text
 
-    def finish(self) -> str:
-        """The divisor of the row, 0 replaced by infinity: such a row is 0. Empty for no divisor."""
+    def finish(self) -> None:
+        """Divides the accumulators, if there is a divisor; where it is 0 the row is 0."""
         kernel, divisor = self.kernel, self.normalizer.divisor
         if divisor is None:
-            return ""
+            return
         if isinstance(divisor, str):
             total = Value(self.state.total, "m")
             if self.normalizer.epsilon:
                 epsilon = Value(repr(self.normalizer.epsilon))
                 total = infix("+", Binding.SUM, total, epsilon)
         else:
-            total = kernel.value(divisor)
-        total = kernel.assign("divisor", total)
-        text = f'tl.where({total.text} == 0.0, float("inf"), {total.text})'
-        whole = "tl.zeros([BLOCK_M], tl.float32)"
-        return kernel.assign("row_divisor", Value(f"{text} + {whole}", "m")).text
+            whole = Value("tl.zeros([BLOCK_M], tl.float32)", "m")
+            total = infix("+", Binding.SUM, kernel.value(divisor), whole)
+        name = kernel.assign("divisor", total).text
+        for output in self.state.accumulators:
+            quotient = f"{output} / {name}[:, None]"
+            kernel.line(f"{output} = tl.where({name}[:, None] == 0.0, 0.0, {quotient})")
 
     def log_sum_exp(self) -> str | None:
         return None
 
 
 Rows = SoftmaxRows | ElementwiseRows
+
+
+def zeros_of(chunk: Chunk) -> str:
+    return f"tl.zeros([BLOCK_M, {chunk.width}], tl.float32)"
+
+
+def name_accumulators(kernel: Kernel, initial: list[str]) -> list[str]:
+    """An accumulator for each chunk of the value, set to what is given."""
+    names = ["output"] if len(initial) == 1 else [f"output_{n}" for n in range(len(initial))]
+    pairs = zip(names, initial, strict=True)
+    return [kernel.assign(name, Value(text)).text for name, text in pairs]
 
 
 def spread_to_tile(value: Value) -> Value:

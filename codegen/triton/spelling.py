@@ -17,6 +17,7 @@ from attndsl.codegen.triton.values import Binding, Value, call, infix, union
 from attndsl.diagnostics import InternalError
 from attndsl.expression import (
     BOOL,
+    FLOAT,
     INT,
     Binary,
     Call,
@@ -198,13 +199,15 @@ def _call(
             result = kernel.value(arguments[0])
             for argument in arguments[1:]:
                 result = call(function, result, kernel.value(argument))
+                if expression.type is FLOAT:
+                    result = _with_nan(result)
             return result
         case "float" | "int":
             return _converted(kernel.value(arguments[0]), "float32" if name == "float" else "int32")
         case "floor":
             return _converted(call("tl.floor", kernel.value(arguments[0])), "int32")
         case "relu":
-            return call("tl.maximum", kernel.value(arguments[0]), Value("0.0"))
+            return _with_nan(call("tl.maximum", kernel.value(arguments[0]), Value("0.0")))
         case "exp":
             return call("tl.exp2", _scaled(kernel, arguments[0], LOG2_E))
         case "tanh":
@@ -220,6 +223,12 @@ def _call(
             kernel.helpers.add("sine")
             return call("sine", kernel.value(arguments[0]), Value("0" if name == "sin" else "1"))
     raise InternalError(f"no Triton spelling for `{name}` in {expression}")
+
+
+def _with_nan(value: Value) -> Value:
+    """A minimum or maximum that is NaN where an operand is; by default the other one is taken."""
+    text = value.text.removesuffix(")")
+    return Value(f"{text}, propagate_nan=tl.PropagateNan.ALL)", value.axes)
 
 
 def _converted(value: Value, dtype: str) -> Value:

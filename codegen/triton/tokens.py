@@ -114,15 +114,26 @@ def head_of(kernel: Kernel, name: str, key_side: bool) -> str:
 
 
 def load(
-    kernel: Kernel, source: Tokens, pointer: str, lanes: str, chunk: Chunk, wanted: str
+    kernel: Kernel,
+    source: Tokens,
+    pointer: str,
+    lanes: str,
+    chunk: Chunk,
+    wanted: str,
+    present: str = "",
 ) -> Value:
-    """A tile `[tokens, chunk.width]` in the kernel's element type; idle lanes are zero."""
-    element = _elements(kernel, chunk)
+    """A tile `[tokens, chunk.width]` in the kernel's element type.
+
+    Idle lanes are zero, and so are tokens for which the condition `present` does not hold.
+    """
+    element = elements(kernel, chunk)
     address = f"{pointer} + ({lanes}[:, None] * {source.local_stride} + {element}[None, :])"
-    mask = ""
+    conditions = []
+    if present:
+        conditions.append(f"({present})[:, None]")
     if chunk.used != chunk.width:
-        exists = f"tl.arange(0, {chunk.width}) < {chunk.used}"
-        mask = f", mask=({exists})[None, :], other=0.0"
+        conditions.append(f"(tl.arange(0, {chunk.width}) < {chunk.used})[None, :]")
+    mask = f", mask={' & '.join(conditions)}, other=0.0" if conditions else ""
     text = f"tl.load({address}{mask})"
     dtype = kernel.specialization.dtype
     if source.dtype != dtype.value:
@@ -130,7 +141,8 @@ def load(
     return kernel.assign(wanted, Value(text))
 
 
-def _elements(kernel: Kernel, chunk: Chunk) -> str:
+def elements(kernel: Kernel, chunk: Chunk) -> str:
+    """The lanes of a chunk, by name."""
     leaf = Index(f"elements {chunk.start} {chunk.width}")
     with kernel.at_depth(0):
         if leaf not in kernel.scope.known:
