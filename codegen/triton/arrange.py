@@ -22,8 +22,9 @@ from attndsl.expression import (
     Scalar,
     Select,
     Unary,
-    transform,
+    children,
     walk,
+    with_children,
 )
 
 # Positions relative to the tile's first key, so that they fit a float at any length.
@@ -48,27 +49,61 @@ class Product:
 
 def arrange(expression: Expression, axes_of: AxesOf) -> Expression:
     """The same value, grouped by axes throughout."""
+    inner = _inner_sums(expression)
+    done: dict[int, Expression] = {}
 
-    def rewrite(node: Expression) -> Expression:
-        if len(axes_of(node)) < 2:
-            return node
-        match node:
-            case Binary("+" | "-", _, _, Scalar.INT):
-                return _integers_by_axis(node, axes_of)
-            case Call("float", (operand,)) if operand.type is INT:
-                return _float_of(operand, axes_of)
-            case Call("tanh", (operand,), Scalar.FLOAT):
-                # As 2 sigmoid(2x) - 1, so that a factor of the whole merges with the 2.
-                logistic = Call("sigmoid", (times(operand, 2.0, axes_of),), FLOAT)
-                return _sum_of([Product(2.0, (logistic,)), Product(-1.0, ())], axes_of)
-            case Binary("<" | "<=" | ">" | ">=" | "==" | "!=", left, _) if left.type is INT:
-                return _congruence(node, axes_of) or _compare(node, axes_of)
-            case Binary("+" | "-" | "*" | "/", _, _, Scalar.FLOAT) | Unary("-", _, Scalar.FLOAT):
-                return _sum_of(_terms(node), axes_of)
-        return node
+    def visit(node: Expression) -> Expression:
+        known = done.get(id(node))
+        if known is None:
+            known = with_children(node, tuple(visit(child) for child in children(node)))
+            if id(node) not in inner and len(axes_of(known)) > 1:
+                known = _arranged(known, axes_of)
+            done[id(node)] = known
+        return known
 
-    # Parents see arranged children; only the outermost sum of a nest matters, and it comes last.
-    return transform(expression, rewrite)
+    return visit(expression)
+
+
+def _inner_sums(expression: Expression) -> set[int]:
+    """The sums that are nothing but terms of other sums: those are arranged as a whole, once."""
+    inside: set[int] = set()
+    elsewhere: set[int] = set()
+    seen: set[int] = set()
+    stack = [expression]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        found = inside if _is_sum(node) else elsewhere
+        found.update(id(child) for child in children(node) if _is_sum(child))
+        stack.extend(children(node))
+    return inside - elsewhere - {id(expression)}
+
+
+def _is_sum(node: Expression) -> bool:
+    match node:
+        case Binary("+" | "-", _, _, Scalar.FLOAT) | Unary("-", _, Scalar.FLOAT):
+            return True
+    return False
+
+
+def _arranged(node: Expression, axes_of: AxesOf) -> Expression:
+    """The node, whose operands are arranged already."""
+    match node:
+        case Binary("+" | "-", _, _, Scalar.INT):
+            return _integers_by_axis(node, axes_of)
+        case Call("float", (operand,)) if operand.type is INT:
+            return _float_of(operand, axes_of)
+        case Call("tanh", (operand,), Scalar.FLOAT):
+            # As 2 sigmoid(2x) - 1, so that a factor of the whole merges with the 2.
+            logistic = Call("sigmoid", (times(operand, 2.0, axes_of),), FLOAT)
+            return _sum_of([Product(2.0, (logistic,)), Product(-1.0, ())], axes_of)
+        case Binary("<" | "<=" | ">" | ">=" | "==" | "!=", left, _) if left.type is INT:
+            return _congruence(node, axes_of) or _compare(node, axes_of)
+        case Binary("+" | "-" | "*" | "/", _, _, Scalar.FLOAT) | Unary("-", _, Scalar.FLOAT):
+            return _sum_of(_terms(node), axes_of)
+    return node
 
 
 def times(expression: Expression, factor: float, axes_of: AxesOf) -> Expression:

@@ -180,11 +180,19 @@ class Kernel:
 
     def define(self, leaf: Expression, value: Value) -> None:
         """`leaf` has this value from here on, in the current scope."""
+        # A name for what is computed here anyway changes nothing about what is made of it.
+        if not children(leaf) or self.facts(leaf) != (value.axes, self.depth):
+            self._forget_facts()
         self.scope.known[leaf] = value
 
     def define_lazily(self, leaf: Expression, wanted: str, value: Value) -> None:
         """`leaf` is named in the current scope when it is first used."""
+        self._forget_facts()
         self.scope.lazy[leaf] = (wanted, value)
+
+    def _forget_facts(self) -> None:
+        for scope in self.scopes:
+            scope.facts.clear()
 
     def _find(self, expression: Expression) -> tuple[int, Value] | None:
         for depth in range(self.depth, -1, -1):
@@ -197,13 +205,14 @@ class Kernel:
 
     def facts(self, expression: Expression) -> tuple[str, int]:
         """The axes that the value has, and the depth of the scope where it can be computed."""
-        done: dict[int, tuple[str, int]] = {}
+        done = self.scope.facts
 
         def visit(node: Expression) -> tuple[str, int]:
             known = done.get(id(node))
             if known is None:
-                known = done[id(node)] = self._facts_of(node, visit)
-            return known
+                # The node is kept too, so that no other takes its address.
+                known = done[id(node)] = self._facts_of(node, visit), node
+            return known[0]
 
         return visit(expression)
 

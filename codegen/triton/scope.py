@@ -23,6 +23,8 @@ class Scope:
     lazy: dict[Expression, tuple[str, Value]] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     items: list[str | Scope] = field(default_factory=list)
+    # What is known of a node while this is the innermost scope, by identity; see `Kernel.facts`.
+    facts: dict[int, tuple[tuple[str, int], Expression]] = field(default_factory=dict)
 
     def line(self, text: str = "") -> None:
         self.items.append(text)
