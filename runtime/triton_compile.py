@@ -7,6 +7,7 @@ Binaries are promised that pointers and strides of q, k, v, out and float inputs
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,18 +93,25 @@ def compile_ahead(program: Program, target: str | None = None) -> Binaries:
     return Binaries(gpu, tuple(kernels))
 
 
+def candidates(
+    plan: Plan, specialization: Specialization, target: str
+) -> Iterator[tuple[Program, Binaries]]:
+    """The program with one candidate tile after another; each is compiled when it is asked for."""
+    gpu = parse_target(target)
+    for tile in emitter.tiles(plan, specialization, target):
+        if not _may_fit(tile, specialization, gpu):
+            continue  # and it would take minutes to compile
+        program = emitter.emit(plan, specialization, tile, target)
+        yield program, compile_ahead(program)
+
+
 def choose(plan: Plan, specialization: Specialization, target: str) -> tuple[Program, Binaries]:
     """The program with the first of the candidate tiles whose binaries fit the target.
 
     Raises `AttnError` A083 where none does, and what `emit` and `compile_ahead` raise.
     """
-    gpu = parse_target(target)
     problem = None
-    for tile in emitter.tiles(plan, specialization, target):
-        if not _may_fit(tile, specialization, gpu):
-            continue  # and it would take minutes to compile
-        program = emitter.emit(plan, specialization, tile, target)
-        binaries = compile_ahead(program)
+    for program, binaries in candidates(plan, specialization, target):
         if binaries.fit:
             return program, binaries
         problem = max((kernel.resources for kernel in binaries.kernels), key=lambda r: r.shared)

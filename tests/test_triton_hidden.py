@@ -37,12 +37,22 @@ SPECS = {
     "relu": "mask = i - j < 7\nnormalize = relu(divide = Lk)",
     "sum": "score = exp(dot(q, k) * scale)\nmask = causal\nnormalize = sum",
     "none": "mask = causal\nnormalize = none",
+    "positions in the score": "input slope: float[H]\n"
+    "score = dot(q, k) * scale - slope[h] * (i - j) + cos(float(j % 7))\nmask = causal",
+    "congruences": "mask = i >= j and (i - j) % 5 != 2 and (j // 3 % 2 == 0 or i - j < 4)",
     "prepared vectors": "q = rope(q, i)\nk = rope(k, j)\nmask = causal",
     "prepared values": "v = rope(v, j)\nmask = causal",
     "vectors pair by pair": "score = sum(tanh(q + k)) * scale\nmask = causal",
     "values among the keys": "v = k[0:8]\nmask = causal",
 }
-KEY_SPECS = ["causal", "a table", "sigmoid", "none", "vectors pair by pair", "values among the keys"]
+KEY_SPECS = [
+    "causal",
+    "a table",
+    "sigmoid",
+    "none",
+    "vectors pair by pair",
+    "values among the keys",
+]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +123,8 @@ def test_a_visible_key_of_no_weight(interpreter: Interpreter) -> None:
 def test_a_divisor_of_zero_hides_the_row(interpreter: Interpreter) -> None:
     """Where all weights are 0 the row is 0 by definition, whatever the values."""
     text = spec(
-        "score = dot(q, k) * (1.0 if i > 30 else 0.0)\nmask = causal\nnormalize = relu(divide = sum)"
+        "score = dot(q, k) * (1.0 if i > 30 else 0.0)\nmask = causal\n"
+        "normalize = relu(divide = sum)"
     )
     spoiled = rows("v", [3, 20, 40], math.nan)
     interpreter.compare_text(text, "fp32", spoiled, **SIZES).check("fp32")

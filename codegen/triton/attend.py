@@ -16,7 +16,12 @@ from attndsl.codegen.triton.normalizers import (
     SoftmaxRows,
     uses_scale,
 )
-from attndsl.codegen.triton.repair import WeightedTile, write_product_of_visible, write_test
+from attndsl.codegen.triton.repair import (
+    REPAIRED_KEYS,
+    WeightedTile,
+    write_product_of_visible,
+    write_test,
+)
 from attndsl.codegen.triton.tokens import (
     TRITON_TYPES,
     Chunk,
@@ -36,12 +41,14 @@ from attndsl.planner.plan import Attend, Source
 
 @dataclass(frozen=True)
 class KeyTile:
-    """`start` names the first key of a tile, `lane` its lanes; `loaded` what was read of it.
+    """`start` names the first key of a tile, `lanes` those that follow, and `lane` the same without
+    what lies past the last key; `loaded` what was read of it.
 
     `present` is a condition for keys that are read; others are taken to be zero.
     """
 
     start: str
+    lanes: str
     lane: str
     present: str = ""
     loaded: dict[tuple[str, Chunk], str] = field(default_factory=dict)
@@ -100,13 +107,18 @@ class AttendWriter:
         kernel = self.kernel
         kernel.line("# A hidden value that is not finite has spoiled the sums: 0 · NaN is NaN.")
         condition = write_test(kernel, rows.state.accumulators)
+
+        def add_visible(kind: Kind, key_block: str) -> None:
+            header = f"for {{}} in tl.range(0, BLOCK_N, {REPAIRED_KEYS}, num_stages=1):"
+            with kernel.loop("first", header) as first:
+                start = f"{key_block} * BLOCK_N + {first}"
+                self._add_visible(rows, self._begin_tile(Kind.PARTIAL, start, lanes.text))
+
         with kernel.inside(f"if {condition}:"):
-            rows.begin_again(self.value_chunks)
-            loops.write(
-                Kind.PARTIAL,
-                lambda kind, key_block: self._add_visible_of_tile(rows, key_block),
-                pipelined=False,
-            )
+            lanes = kernel.assign("few_lanes", Value(f"tl.arange(0, {REPAIRED_KEYS})", "n"))
+            with kernel.other_lanes(KEY_LANE, lanes, str(REPAIRED_KEYS)):
+                rows.begin_again(self.value_chunks)
+                loops.write(Kind.PARTIAL, add_visible, pipelined=False)
 
     def _rows(self) -> Rows:
         match self.stage.normalizer:
@@ -238,44 +250,41 @@ class AttendWriter:
 
     def _absorb_tile(self, rows: Rows, kind: Kind, key_block: str) -> None:
         """Scores of one tile, and what they add to the rows."""
-        tile = self._begin_tile(kind, key_block)
+        tile = self._begin_tile(kind, f"{key_block} * BLOCK_N", self.key_lanes)
         visible = self._visible(tile) if kind is Kind.PARTIAL else None
         self._comment("score")
         weights, rescale = rows.absorb(visible)
         self._accumulate(rows, weights, rescale, tile)
 
-    def _add_visible_of_tile(self, rows: Rows, key_block: str) -> None:
-        """What the visible pairs of one PARTIAL tile add to the accumulators alone."""
+    def _add_visible(self, rows: Rows, tile: KeyTile) -> None:
+        """What the visible pairs of a tile add to the accumulators alone."""
         kernel = self.kernel
-        tile = self._begin_tile(Kind.PARTIAL, key_block)
         visible = self._visible(tile)
-        weighted = WeightedTile(rows.weigh_again(visible), visible, tile.start)
+        weighted = WeightedTile(rows.weigh_again(visible), visible, tile.start, tile.lanes)
         source = self._source(self.stage.value.name, True)
         accumulators = [
             (name, chunk, elements(kernel, chunk))
             for name, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True)
         ]
-        write_product_of_visible(
-            kernel, weighted, source, self.key_lanes, self.key_length, accumulators
-        )
+        write_product_of_visible(kernel, weighted, source, self.key_length, accumulators)
 
-    def _begin_tile(self, kind: Kind, key_block: str) -> KeyTile:
+    def _begin_tile(self, kind: Kind, first: str, lanes: str) -> KeyTile:
         """Positions of a tile's keys, and the products that its scores are made of."""
         kernel = self.kernel
-        start = kernel.assign("key_start", Value(f"{key_block} * BLOCK_N")).text
+        start = kernel.assign("key_start", Value(first)).text
         kernel.define(KEY_START, Value(start))
-        lane, present = self.key_lanes, ""
+        lane, present = lanes, ""
         if kind is Kind.PARTIAL:
             if self.stage.mask == TRUE:
                 # Nothing but keys past the end is hidden; zeros have nothing to leak.
-                present = self._exists(start)
-            bounded = f"tl.minimum({lane}, {self.key_length} - 1 - {start})"
+                present = self._exists(start, lanes)
+            bounded = f"tl.minimum({lanes}, {self.key_length} - 1 - {start})"
             lane = kernel.assign("key_lane", Value(bounded, "n")).text
         kernel.define_lazily(Index("j"), "j", Value(f"{start} + {lane}", "n", Binding.SUM))
         for name, vector in self.stage.vectors:
             if name != "q":
                 self._define_rows(name, vector, start, lane, "n")
-        tile = KeyTile(start, lane, present)
+        tile = KeyTile(start, lanes, lane, present)
         self._write_dots(tile)
         return tile
 
@@ -313,16 +322,16 @@ class AttendWriter:
     def _visible(self, tile: KeyTile) -> Value:
         """Which pairs of the tile count: the mask, and that the key exists."""
         kernel = self.kernel
-        exists = Value(self._exists(tile.start), "n", Binding.COMPARE)
+        exists = Value(self._exists(tile.start, tile.lanes), "n", Binding.COMPARE)
         if self.stage.mask == TRUE:
             return kernel.assign("visible", exists)
         self._comment("mask")
         mask = kernel.arranged(self.stage.mask)
         return kernel.assign("visible", infix("&", Binding.AND, exists, mask))
 
-    def _exists(self, start: str) -> str:
+    def _exists(self, start: str, lanes: str) -> str:
         """The condition for lanes of the tile that are keys."""
-        return f"{self.key_lanes} < {self.key_length} - {start}"
+        return f"{lanes} < {self.key_length} - {start}"
 
     def _accumulate(self, rows: Rows, weights: str, rescale: str, tile: KeyTile) -> None:
         kernel = self.kernel

@@ -82,9 +82,7 @@ class BlockLoops:
 
     def _intervals(self, kind: Kind) -> list[BlockInterval]:
         assert isinstance(self.block_map, Ranges)
-        return [
-            one for one in self.block_map.intervals if one.kind is kind and not _is_empty(one)
-        ]
+        return [one for one in self.block_map.intervals if one.kind is kind and not _is_empty(one)]
 
     def _write_interval(self, interval: BlockInterval, body: Body, pipelined: bool) -> None:
         kernel = self.kernel
@@ -140,9 +138,7 @@ class BlockLoops:
             with kernel.inside(f"if {guard.text}:"):
                 body(kind, key_block.text)
 
-    def _count(
-        self, kind: Kind, intervals: list[BlockInterval]
-    ) -> tuple[list[Value], list[Value]]:
+    def _count(self, kind: Kind, intervals: list[BlockInterval]) -> tuple[list[Value], list[Value]]:
         """The first block of each interval, and how many lie in it and those before it."""
         kernel = self.kernel
         name = kind.name.lower()

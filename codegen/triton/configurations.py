@@ -7,15 +7,31 @@ compiles without a stack and within shared memory.
 
 from __future__ import annotations
 
+from attndsl.attention import Elementwise
 from attndsl.codegen.program import DType, Specialization, Tile
 from attndsl.codegen.triton.constants import integer
 from attndsl.codegen.triton.targets import GpuTarget, parse_target
-from attndsl.expression import Binary, Call, Expression, Read, Scalar, Select, index_names, walk
-from attndsl.planner.plan import Plan
+from attndsl.expression import (
+    BOOL,
+    Binary,
+    Call,
+    DotResult,
+    Expression,
+    Literal,
+    Read,
+    Scalar,
+    ScoreValue,
+    Select,
+    index_names,
+    substitute,
+    walk,
+)
+from attndsl.functions import FUNCTIONS, Shape
+from attndsl.planner.plan import Attend, Plan
 
 _NARROW = 64  # the widest vector that counts as narrow
 _LARGE = 2048  # pairs of a tile for each warp: what only simple scores leave registers for
-_MUCH_WORK = 8
+_MUCH_WORK = 6
 
 
 def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile, ...]:
@@ -24,21 +40,68 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
     stage = plan.attend
     if specialization.dtype is DType.FLOAT32 and gpu.kind == "cuda":
         return _SINGLE_PRECISION
-    if stage.vectors or _reads_vectors(stage.score) or specialization.dtype is DType.FLOAT32:
-        return _SMALL[gpu.kind]
     widest = max(
         [integer(stage.value.size, specialization)]
         + [integer(dot.key.size, specialization) for dot in stage.dots]
     )
+    if stage.vectors or _reads_vectors(stage.score):
+        heavy = widest > _NARROW or _reductions(stage.score) > 1
+        return (_SMALL_OF_MORE_WARPS if heavy else _SMALL)[gpu.kind]
+    if specialization.dtype is DType.FLOAT32:
+        return _SMALL[gpu.kind]
     if widest > 256:
         return _WIDE[gpu.kind]
     if widest > 128:
         return _BROAD[gpu.kind]
     table = _FORWARD_NARROW if widest <= _NARROW else _FORWARD_WIDE
     candidates = tuple(dict.fromkeys((*table[_family(gpu)], *_SMALL[gpu.kind])))
-    if _work(stage.score) + _work(stage.mask) >= _MUCH_WORK:
-        return tuple(one for one in candidates if one.block_m * one.block_n < _LARGE * one.warps)
-    return candidates
+    pairs = _most_pairs(stage, widest, gpu)
+    return tuple(
+        one
+        for one in candidates
+        if one.block_m * one.block_n < pairs * one.warps
+        and _shared(stage, one, widest) <= gpu.shared
+    )
+
+
+def _most_pairs(stage: Attend, widest: int, gpu: GpuTarget) -> int:
+    """A tile has fewer pairs than this for each warp."""
+    flags = [one for one in _pair_reads(stage.mask) if one.type is BOOL]
+    if flags and gpu.generation >= 90:
+        return _LARGE // 2 if widest > _NARROW else _LARGE
+    return _LARGE if _work_of(stage) >= _MUCH_WORK else 2 * _LARGE
+
+
+def _shared(stage: Attend, tile: Tile, widest: int) -> int:
+    """Bytes that loads running ahead lie in: keys and values of each stage, and what is read for
+    every pair, of each stage but one. Bytes are not loaded ahead."""
+    reads = {one for one in _pair_reads(stage.score, stage.mask) if one.type is not BOOL}
+    operands = tile.stages * 2 * 2 * tile.block_n * widest
+    return operands + (tile.stages - 1) * len(reads) * 4 * tile.block_m * tile.block_n
+
+
+def _pair_reads(*expressions: Expression) -> set[Read]:
+    """The elements of inputs that are read for every pair."""
+    nodes = (node for expression in expressions for node in walk(expression))
+    return {node for node in nodes if isinstance(node, Read) and _is_over_pairs(node)}
+
+
+def _reductions(score: Expression) -> int:
+    """How many vectors are summed up for every pair."""
+    shapes = (Shape.REDUCTION, Shape.DOT)
+    return sum(
+        isinstance(node, Call) and FUNCTIONS[node.function].shape in shapes
+        for node in set(walk(score))
+    )
+
+
+def _work_of(stage: Attend) -> int:
+    work = _work(stage.score) + _work(stage.mask)
+    if isinstance(stage.normalizer, Elementwise):
+        # Whatever is made of a score is made for every pair.
+        scored = substitute(stage.normalizer.weight, {ScoreValue(): DotResult(0)})
+        work += _work(scored)
+    return work
 
 
 def _work(expression: Expression) -> int:
@@ -53,6 +116,8 @@ def _is_over_pairs(node: Expression) -> bool:
 
 def _weight(node: Expression) -> int:
     match node:
+        case Binary(operator="**", right=Literal(value=2)):
+            return 1
         case Read() | Binary(operator="**"):
             return 4
         case Call(function="sin" | "cos" | "log" | "log2" | "erf" | "softplus"):
@@ -97,6 +162,12 @@ _SMALL: dict[str, tuple[Tile, ...]] = {
         Tile(16, 16, 4, 1),
     ),
     "hip": (Tile(64, 32, 4, 1), Tile(32, 32, 4, 1), Tile(32, 16, 4, 1), Tile(16, 16, 4, 1)),
+}
+
+# The same work shared by more threads, for vectors or sums of them that fill the registers.
+_SMALL_OF_MORE_WARPS: dict[str, tuple[Tile, ...]] = {
+    "cuda": (Tile(64, 32, 8, 2), Tile(64, 16, 4, 2), *_SMALL["cuda"][3:]),
+    "hip": _SMALL["hip"],
 }
 
 _FORWARD_NARROW: dict[str, tuple[Tile, ...]] = {

@@ -30,6 +30,7 @@ from attndsl.expression import (
     Scale,
     Size,
     children,
+    walk,
 )
 
 _ORDER = (
@@ -189,6 +190,28 @@ class Kernel:
         """`leaf` is named in the current scope when it is first used."""
         self._forget_facts()
         self.scope.lazy[leaf] = (wanted, value)
+
+    @contextmanager
+    def other_lanes(self, leaf: Expression, value: Value, extent: str) -> Iterator[None]:
+        """Inside, `leaf` counts another number of keys. What was named over it stands aside."""
+        before = self.extents["n"]
+        outer = [(scope, dict(scope.known), dict(scope.lazy)) for scope in self.scopes]
+        for scope in self.scopes:
+            for named in [one for one in (*scope.known, *scope.lazy) if leaf in walk(one)]:
+                scope.known.pop(named, None)
+                scope.lazy.pop(named, None)
+        self.extents["n"] = extent
+        self.define(leaf, value)
+        try:
+            yield
+        finally:
+            self.extents["n"] = before
+            for scope, known, lazy in outer:
+                # What was named meanwhile, at an outer place and without the leaf, is kept.
+                scope.known.pop(leaf, None)
+                scope.known.update(known)
+                scope.lazy.update(lazy)
+            self._forget_facts()
 
     def _forget_facts(self) -> None:
         for scope in self.scopes:

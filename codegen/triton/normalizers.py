@@ -141,7 +141,7 @@ class SoftmaxRows:
         """The name of the tile's scores in base 2."""
         kernel = self.kernel
         expression = times(arrange(self.score, kernel.axes_of), LOG2_E, kernel.axes_of)
-        value = spread_to_tile(kernel.arranged(expression))
+        value = spread_to_tile(kernel, kernel.arranged(expression))
         if visible is not None:
             condition = spread(visible, "mn").text
             value = Value(f'tl.where({condition}, {value.text}, float("-inf"))', "mn")
@@ -206,7 +206,7 @@ class ElementwiseRows:
 
     def _weights(self, visible: Value | None) -> str:
         kernel = self.kernel
-        value = spread_to_tile(kernel.arranged(self.weight))
+        value = spread_to_tile(kernel, kernel.arranged(self.weight))
         if visible is not None:
             condition = spread(visible, "mn").text
             value = Value(f"tl.where({condition}, {value.text}, 0.0)", "mn")
@@ -248,9 +248,10 @@ def name_accumulators(kernel: Kernel, initial: list[str]) -> list[str]:
     return [kernel.assign(name, Value(text)).text for name, text in pairs]
 
 
-def spread_to_tile(value: Value) -> Value:
+def spread_to_tile(kernel: Kernel, value: Value) -> Value:
     """The value with both axes of the tile: a score may vary with one side only, or with none."""
     if value.axes == "mn":
         return value
-    tile = Value("tl.zeros([BLOCK_M, BLOCK_N], tl.float32)", "mn")
+    shape = f"{kernel.extents['m']}, {kernel.extents['n']}"
+    tile = Value(f"tl.zeros([{shape}], tl.float32)", "mn")
     return infix("+", Binding.SUM, value, tile)

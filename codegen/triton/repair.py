@@ -5,6 +5,9 @@ Testing the values of every tile would cost each step of the loop a reduction. W
 in the accumulators, though, and it stays there: so the sum over all PARTIAL blocks is tested once
 for each program, and only where it holds a NaN are those blocks multiplied again, now leaving out
 what is hidden. A NaN that some row sees comes out of that as NaN again.
+
+Keys are then taken a few at a time: whatever the tile of the loops, this rare path must not be what
+a kernel needs its registers for.
 """
 
 from __future__ import annotations
@@ -16,14 +19,20 @@ from attndsl.codegen.triton.kernel import Kernel
 from attndsl.codegen.triton.tokens import Chunk, Tokens
 from attndsl.codegen.triton.values import Binding, Value, infix, spread
 
+REPAIRED_KEYS = 16  # the fewest that a matrix product takes
+
 
 @dataclass(frozen=True)
 class WeightedTile:
-    """Weights `[BLOCK_M, BLOCK_N]` of a tile, 0 where hidden, and which pairs of it are visible."""
+    """Weights `[BLOCK_M, REPAIRED_KEYS]`, and which pairs are visible; others have weight 0.
+
+    `start` names the first key, `lanes` those that follow.
+    """
 
     weights: str
     visible: Value
     start: str
+    lanes: str
 
 
 def write_test(kernel: Kernel, accumulators: Sequence[str]) -> str:
@@ -37,7 +46,6 @@ def write_product_of_visible(
     kernel: Kernel,
     tile: WeightedTile,
     values: Tokens,
-    key_lanes: str,
     key_length: str,
     accumulators: Sequence[tuple[str, Chunk, str]],
 ) -> None:
@@ -45,9 +53,9 @@ def write_product_of_visible(
 
     `accumulators` are names, their part of the value vector, and the lanes of that part.
     """
-    count = f"tl.minimum(BLOCK_N, {key_length} - {tile.start})"
+    count = f"tl.minimum({REPAIRED_KEYS}, {key_length} - {tile.start})"
     with kernel.loop("key", f"for {{}} in tl.range(0, {count}, num_stages=1):") as key:
-        this = Value(f"{key_lanes} == {key}", "n", Binding.COMPARE)
+        this = Value(f"{tile.lanes} == {key}", "n", Binding.COMPARE)
         chosen = kernel.assign("chosen", infix("&", Binding.AND, this, tile.visible))
         pairs = spread(chosen, "mn").text
         seen = kernel.assign("seen", Value(f"tl.max({pairs}.to(tl.int32), 1) != 0")).text
@@ -59,7 +67,7 @@ def write_product_of_visible(
             exists = ""
             if chunk.used != chunk.width:
                 exists = f", mask=tl.arange(0, {chunk.width}) < {chunk.used}, other=0.0"
-            row = f"tl.load({pointer} + {lanes}{exists}).to(tl.float32)"
+            row = f"tl.load({pointer} + {lanes}{exists})"
             row = kernel.assign("value", Value(row)).text
-            shown = f"tl.where({seen}[:, None], {row}[None, :], 0.0)"
+            shown = f"tl.where({seen}[:, None], {row}[None, :], 0.0).to(tl.float32)"
             kernel.line(f"{output} += {weight}[:, None] * {shown}")
