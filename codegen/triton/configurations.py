@@ -69,6 +69,9 @@ def _most_pairs(stage: Attend, widest: int, gpu: GpuTarget) -> int:
     flags = [one for one in _pair_reads(stage.mask) if one.type is BOOL]
     if flags and gpu.generation >= 90:
         return _LARGE // 2 if widest > _NARROW else _LARGE
+    if not stage.dots and gpu.generation >= 90:
+        # Weights are made where no product has laid them out.
+        return _LARGE
     return _LARGE if _work_of(stage) >= _MUCH_WORK else 2 * _LARGE
 
 
