@@ -110,6 +110,7 @@ def choose(plan: Plan, specialization: Specialization, target: str) -> tuple[Pro
 
     Raises `AttnError` A083 where none does, and what `emit` and `compile_ahead` raise.
     """
+    gpu = parse_target(target)
     problem = None
     for program, binaries in candidates(plan, specialization, target):
         if binaries.fit:
