@@ -49,6 +49,10 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
         return (_SMALL_OF_MORE_WARPS if heavy else _SMALL)[gpu.kind]
     if specialization.dtype is DType.FLOAT32:
         return _SMALL[gpu.kind]
+    before_groups = gpu.kind == "cuda" and gpu.generation < 90
+    if before_groups and widest <= _NARROW and _work_of(stage) >= 2 * _MUCH_WORK:
+        # A larger tile takes the assembler seconds, or more registers than there are.
+        return _SMALL[gpu.kind]
     if widest > 256:
         return _WIDE[gpu.kind]
     if widest > 128:
@@ -66,13 +70,16 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
 
 def _most_pairs(stage: Attend, widest: int, gpu: GpuTarget) -> int:
     """A tile has fewer pairs than this for each warp."""
-    flags = [one for one in _pair_reads(stage.mask) if one.type is BOOL]
-    if flags and gpu.generation >= 90:
-        return _LARGE // 2 if widest > _NARROW else _LARGE
-    if not stage.dots and gpu.generation >= 90:
-        # Weights are made where no product has laid them out.
+    work = _work_of(stage)
+    wide_groups = gpu.generation >= 90  # products of several warps, whose results fill registers
+    flags = wide_groups and any(one.type is BOOL for one in _pair_reads(stage.mask))
+    reads = wide_groups and bool(_pair_reads(stage.score, stage.mask))
+    if widest > _NARROW and (flags or (reads and work >= 1.5 * _MUCH_WORK)):
+        return _LARGE // 2
+    # Without a product there is nothing that has laid out the weights.
+    if flags or (wide_groups and not stage.dots) or work >= _MUCH_WORK:
         return _LARGE
-    return _LARGE if _work_of(stage) >= _MUCH_WORK else 2 * _LARGE
+    return 2 * _LARGE
 
 
 def _shared(stage: Attend, tile: Tile, widest: int) -> int:
