@@ -220,18 +220,31 @@ def _divisibility(program: Program, entry: Entry) -> dict[tuple[int], list[list[
 
 
 def _compile(program: Program, entry: Entry, function: Any, gpu: GpuTarget) -> Binary:
+    warps, stages = warps_and_stages(program, entry)
+    options = {"num_warps": warps, "num_stages": stages}
+    if gpu.kind == "hip" and entry.over_pairs:
+        # Two groups of threads hide each other's waiting, with half of the registers each; where
+        # that is too few, one group alone.
+        binary = _compiled(program, entry, function, gpu, {**options, "waves_per_eu": 2})
+        if binary.resources.stack == 0:
+            return binary
+    return _compiled(program, entry, function, gpu, options)
+
+
+def _compiled(
+    program: Program, entry: Entry, function: Any, gpu: GpuTarget, options: dict[str, int]
+) -> Binary:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     architecture = gpu.generation if gpu.kind == "cuda" else gpu.architecture
-    warps, stages = warps_and_stages(program, entry)
     source = ASTSource(function, signature_of(entry), {}, _divisibility(program, entry))
     started = time.perf_counter()
     kernel = triton.compile(
         source,
         target=GPUTarget(gpu.kind, architecture, gpu.warp_size),
-        options={"num_warps": warps, "num_stages": stages},
+        options=options,
     )
     seconds = time.perf_counter() - started
     shared = kernel.metadata.shared
@@ -241,4 +254,5 @@ def _compile(program: Program, entry: Entry, function: Any, gpu: GpuTarget) -> B
     else:
         data, assembly = kernel.asm["hsaco"], kernel.asm["amdgcn"]
         resources = of_amdgcn(assembly, shared)
-    return Binary(entry, data, assembly, kernel.metadata.name, warps, resources, seconds, kernel)
+    name, warps = kernel.metadata.name, options["num_warps"]
+    return Binary(entry, data, assembly, name, warps, resources, seconds, kernel)

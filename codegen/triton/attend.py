@@ -63,6 +63,7 @@ class AttendWriter:
         stage: Attend,
         *,
         log_sum_exp: bool,
+        block_n: int,
         comments: dict[str, str],
     ):
         self.kernel = kernel
@@ -73,6 +74,7 @@ class AttendWriter:
         self.first_row = self.first_key = ""
         self.writes_log_sum_exp = log_sum_exp
         self.comments = comments
+        self.repaired_keys = min(REPAIRED_KEYS, block_n)
         self.queries: dict[tuple[str, Chunk], str] = {}
         self.sources: dict[tuple[str, bool], Tokens] = {}
         self.value_chunks = chunks_of(stage.value, kernel)
@@ -104,19 +106,19 @@ class AttendWriter:
             loops.write(Kind.FULL, absorb)
 
     def _write_repair(self, rows: Rows, loops: BlockLoops) -> None:
-        kernel = self.kernel
+        kernel, keys = self.kernel, self.repaired_keys
         kernel.line("# A hidden value that is not finite has spoiled the sums: 0 · NaN is NaN.")
         condition = write_test(kernel, rows.state.accumulators)
 
         def add_visible(kind: Kind, key_block: str) -> None:
-            header = f"for {{}} in tl.range(0, BLOCK_N, {REPAIRED_KEYS}, num_stages=1):"
+            header = f"for {{}} in tl.range(0, BLOCK_N, {keys}, num_stages=1):"
             with kernel.loop("first", header) as first:
                 start = f"{key_block} * BLOCK_N + {first}"
                 self._add_visible(rows, self._begin_tile(Kind.PARTIAL, start, lanes.text))
 
         with kernel.inside(f"if {condition}:"):
-            lanes = kernel.assign("few_lanes", Value(f"tl.arange(0, {REPAIRED_KEYS})", "n"))
-            with kernel.other_lanes(KEY_LANE, lanes, str(REPAIRED_KEYS)):
+            lanes = kernel.assign("few_lanes", Value(f"tl.arange(0, {keys})", "n"))
+            with kernel.other_lanes(KEY_LANE, lanes, str(keys)):
                 rows.begin_again(self.value_chunks)
                 loops.write(Kind.PARTIAL, add_visible, pipelined=False)
 
@@ -260,7 +262,8 @@ class AttendWriter:
         """What the visible pairs of a tile add to the accumulators alone."""
         kernel = self.kernel
         visible = self._visible(tile)
-        weighted = WeightedTile(rows.weigh_again(visible), visible, tile.start, tile.lanes)
+        weights, keys = rows.weigh_again(visible), self.repaired_keys
+        weighted = WeightedTile(weights, visible, tile.start, tile.lanes, keys)
         source = self._source(self.stage.value.name, True)
         accumulators = [
             (name, chunk, elements(kernel, chunk))

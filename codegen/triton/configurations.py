@@ -13,6 +13,7 @@ from attndsl.codegen.triton.constants import integer
 from attndsl.codegen.triton.targets import GpuTarget, parse_target
 from attndsl.expression import (
     BOOL,
+    TRUE,
     Binary,
     Call,
     DotResult,
@@ -49,6 +50,9 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
         return (_SMALL_OF_MORE_WARPS if heavy else _SMALL)[gpu.kind]
     if specialization.dtype is DType.FLOAT32:
         return _SMALL[gpu.kind]
+    if gpu.kind == "cuda" and not stage.dots and stage.mask != TRUE and widest > _NARROW:
+        # Without a product of queries and keys, weights do not lie as their product needs them.
+        return _SMALL_OF_MORE_WARPS[gpu.kind]
     before_groups = gpu.kind == "cuda" and gpu.generation < 90
     if before_groups and widest <= _NARROW and _work_of(stage) >= 2 * _MUCH_WORK:
         # A larger tile takes the assembler seconds, or more registers than there are.
@@ -176,7 +180,7 @@ _SMALL: dict[str, tuple[Tile, ...]] = {
 
 # The same work shared by more threads, for vectors or sums of them that fill the registers.
 _SMALL_OF_MORE_WARPS: dict[str, tuple[Tile, ...]] = {
-    "cuda": (Tile(64, 32, 8, 2), Tile(64, 16, 4, 2), *_SMALL["cuda"][3:]),
+    "cuda": (Tile(64, 32, 8, 2), Tile(64, 16, 8, 2), *_SMALL["cuda"][3:]),
     "hip": _SMALL["hip"],
 }
 

@@ -169,7 +169,13 @@ class _Emitter:
                 stage = replace(stage, block_map=for_tile(stage.block_map, self.tile))
                 wanted = self.specialization.log_sum_exp or stage.partial is not None
                 writes = wanted and isinstance(stage.normalizer, Softmax)
-                AttendWriter(kernel, stage, log_sum_exp=writes, comments=self._comments()).write()
+                AttendWriter(
+                    kernel,
+                    stage,
+                    log_sum_exp=writes,
+                    block_n=self.tile.block_n,
+                    comments=self._comments(),
+                ).write()
         return kernel
 
     def _comments(self) -> dict[str, str]:

@@ -19,12 +19,12 @@ from attndsl.codegen.triton.kernel import Kernel
 from attndsl.codegen.triton.tokens import Chunk, Tokens
 from attndsl.codegen.triton.values import Binding, Value, infix, spread
 
-REPAIRED_KEYS = 16  # the fewest that a matrix product takes
+REPAIRED_KEYS = 32  # at most; fewer would lay out products anew, on AMD
 
 
 @dataclass(frozen=True)
 class WeightedTile:
-    """Weights `[BLOCK_M, REPAIRED_KEYS]`, and which pairs are visible; others have weight 0.
+    """Weights `[BLOCK_M, keys]`, and which pairs are visible; others have weight 0.
 
     `start` names the first key, `lanes` those that follow.
     """
@@ -33,6 +33,7 @@ class WeightedTile:
     visible: Value
     start: str
     lanes: str
+    keys: int
 
 
 def write_test(kernel: Kernel, accumulators: Sequence[str]) -> str:
@@ -53,7 +54,7 @@ def write_product_of_visible(
 
     `accumulators` are names, their part of the value vector, and the lanes of that part.
     """
-    count = f"tl.minimum({REPAIRED_KEYS}, {key_length} - {tile.start})"
+    count = f"tl.minimum({tile.keys}, {key_length} - {tile.start})"
     with kernel.loop("key", f"for {{}} in tl.range(0, {count}, num_stages=1):") as key:
         this = Value(f"{tile.lanes} == {key}", "n", Binding.COMPARE)
         chosen = kernel.assign("chosen", infix("&", Binding.AND, this, tile.visible))
