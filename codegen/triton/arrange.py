@@ -16,6 +16,7 @@ from attndsl.expression import (
     INT,
     Binary,
     Call,
+    Coordinate,
     Expression,
     Index,
     Literal,
@@ -30,6 +31,27 @@ from attndsl.expression import (
 # Positions relative to the tile's first key, so that they fit a float at any length.
 KEY_START = Index("key_start")
 KEY_LANE = Index("key_lane")
+
+
+def start_of(axis: str) -> Index:
+    """The local coordinate of the tile's first key along an axis of a grid."""
+    return Index(f"key_start.{axis}")
+
+
+def lane_of(axis: str) -> Index:
+    """How far the tile's keys are from its first one along an axis of a grid."""
+    return Index(f"key_lane.{axis}")
+
+
+def _parts_of_key(term: Expression) -> tuple[Expression, ...]:
+    """A key's position as where the tile starts and the lane in it; any other term alone."""
+    match term:
+        case Index("j"):
+            return KEY_START, KEY_LANE
+        case Coordinate("j", axis):
+            return start_of(axis), lane_of(axis)
+    return (term,)
+
 
 AxesOf = Callable[[Expression], str]
 
@@ -281,13 +303,7 @@ def _compare(node: Binary, axes_of: AxesOf) -> Expression:
     """Queries on the left, keys on the right, where the difference splits that way."""
     difference = _integer_terms(node.left) + [(-s, t) for s, t in _integer_terms(node.right)]
     # Lanes are constants, so that one comparison with an immediate is left for a pair.
-    difference = [
-        part
-        for sign, term in difference
-        for part in (
-            [(sign, KEY_START), (sign, KEY_LANE)] if term == Index("j") else [(sign, term)]
-        )
-    ]
+    difference = [(sign, part) for sign, term in difference for part in _parts_of_key(term)]
     keys = [pair for pair in difference if axes_of(pair[1]) == "n"]
     others = [pair for pair in difference if axes_of(pair[1]) != "n"]
     if any(len(axes_of(term)) > 1 for _, term in others):
@@ -332,9 +348,16 @@ def _as_float(expression: Expression) -> Expression:
 
 def _relative_to_tile(terms: list[tuple[int, Expression]]) -> list[tuple[int, Expression]]:
     """`i - j` as `(i - key_start) - key_lane`: both are small where the pair is close."""
-    query, key = Index("i"), Index("j")
-    for sign in (1, -1):
-        if terms.count((sign, query)) == 1 and terms.count((-sign, key)) == 1:
-            rest = [pair for pair in terms if pair not in ((sign, query), (-sign, key))]
-            return [(sign, query), (-sign, KEY_START), (-sign, KEY_LANE), *rest]
+    for sign, key in terms:
+        match key:
+            case Index("j"):
+                query: Expression = Index("i")
+            case Coordinate("j", axis):
+                query = Coordinate("i", axis)
+            case _:
+                continue
+        pair = (sign, key), (-sign, query)
+        if all(terms.count(one) == 1 for one in pair):
+            rest = [one for one in terms if one not in pair]
+            return [pair[1], *((sign, part) for part in _parts_of_key(key)), *rest]
     return terms

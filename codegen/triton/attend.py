@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from attndsl.attention import Elementwise, Softmax
-from attndsl.codegen.program import DType
-from attndsl.codegen.triton.arrange import KEY_LANE, KEY_START
-from attndsl.codegen.triton.block_loops import BlockLoops
+from attndsl.codegen.program import DType, Tile
+from attndsl.codegen.triton.block_loops import for_tile
 from attndsl.codegen.triton.constants import integer
+from attndsl.codegen.triton.grid_places import GridPlaces
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
 from attndsl.codegen.triton.normalizers import (
     ElementwiseRows,
@@ -16,6 +14,7 @@ from attndsl.codegen.triton.normalizers import (
     SoftmaxRows,
     uses_scale,
 )
+from attndsl.codegen.triton.places import Block, KeyTile, LinePlaces, Places
 from attndsl.codegen.triton.repair import (
     REPAIRED_KEYS,
     WeightedTile,
@@ -34,24 +33,9 @@ from attndsl.codegen.triton.tokens import (
 )
 from attndsl.codegen.triton.values import Binding, Value, infix
 from attndsl.diagnostics import InternalError
-from attndsl.expression import TRUE, DotResult, Index, Scale, Size
-from attndsl.planner.block_map import Kind
+from attndsl.expression import TRUE, DotResult, Scale
+from attndsl.planner.block_map import Kind, Product
 from attndsl.planner.plan import Attend, Source
-
-
-@dataclass(frozen=True)
-class KeyTile:
-    """`start` names the first key of a tile, `lanes` those that follow, and `lane` the same without
-    what lies past the last key; `loaded` what was read of it.
-
-    `present` is a condition for keys that are read; others are taken to be zero.
-    """
-
-    start: str
-    lanes: str
-    lane: str
-    present: str = ""
-    loaded: dict[tuple[str, Chunk], str] = field(default_factory=dict)
 
 
 class AttendWriter:
@@ -62,26 +46,23 @@ class AttendWriter:
         kernel: Kernel,
         stage: Attend,
         *,
+        tile: Tile,
         log_sum_exp: bool,
-        block_n: int,
         comments: dict[str, str],
     ):
         self.kernel = kernel
         self.stage = stage
-        self.modulus = 1
-        if stage.residue is not None:
-            self.modulus = integer(stage.residue, kernel.specialization)
-        self.first_row = self.first_key = ""
+        self.places = places_of(kernel, stage, tile)
         self.writes_log_sum_exp = log_sum_exp
         self.comments = comments
-        self.repaired_keys = min(REPAIRED_KEYS, block_n)
+        self.repaired_keys = min(REPAIRED_KEYS, tile.block_n)
         self.queries: dict[tuple[str, Chunk], str] = {}
         self.sources: dict[tuple[str, bool], Tokens] = {}
         self.value_chunks = chunks_of(stage.value, kernel)
 
     def write(self) -> None:
         """The whole body of the kernel."""
-        self._write_program()
+        self.places.write_program()
         rows = self._rows()
         self._load_queries(rows)
         self._find_keys()
@@ -91,36 +72,33 @@ class AttendWriter:
 
     def _write_loops(self, rows: Rows) -> None:
         """PARTIAL blocks first: what leaks from hidden values is then repaired among few blocks."""
-        loops = BlockLoops(self.kernel, self.stage.block_map)
+        places = self.places
 
-        def absorb(kind: Kind, key_block: str) -> None:
-            self._absorb_tile(rows, kind, key_block)
+        def absorb(kind: Kind, block: Block) -> None:
+            self._absorb_tile(rows, kind, places.begin_tile(kind, block))
 
-        if loops.has(Kind.PARTIAL):
+        if places.has(Kind.PARTIAL):
             self.kernel.line("# Blocks in which the mask decides pair by pair.")
-            loops.write(Kind.PARTIAL, absorb)
+            places.write_loop(Kind.PARTIAL, absorb)
             if self.stage.mask != TRUE:
-                self._write_repair(rows, loops)
-        if loops.has(Kind.FULL):
+                self._write_repair(rows)
+        if places.has(Kind.FULL):
             self.kernel.line("# Blocks in which every pair is visible.")
-            loops.write(Kind.FULL, absorb)
+            places.write_loop(Kind.FULL, absorb)
 
-    def _write_repair(self, rows: Rows, loops: BlockLoops) -> None:
-        kernel, keys = self.kernel, self.repaired_keys
+    def _write_repair(self, rows: Rows) -> None:
+        kernel, places, keys = self.kernel, self.places, self.repaired_keys
         kernel.line("# A hidden value that is not finite has spoiled the sums: 0 · NaN is NaN.")
         condition = write_test(kernel, rows.state.accumulators)
 
-        def add_visible(kind: Kind, key_block: str) -> None:
+        def add_visible(kind: Kind, block: Block) -> None:
             header = f"for {{}} in tl.range(0, BLOCK_N, {keys}, num_stages=1):"
             with kernel.loop("first", header) as first:
-                start = f"{key_block} * BLOCK_N + {first}"
-                self._add_visible(rows, self._begin_tile(Kind.PARTIAL, start, lanes.text))
+                self._add_visible(rows, places.begin_few(block, first), first, few.text)
 
-        with kernel.inside(f"if {condition}:"):
-            lanes = kernel.assign("few_lanes", Value(f"tl.arange(0, {keys})", "n"))
-            with kernel.other_lanes(KEY_LANE, lanes, str(keys)):
-                rows.begin_again(self.value_chunks)
-                loops.write(Kind.PARTIAL, add_visible, pipelined=False)
+        with kernel.inside(f"if {condition}:"), places.few_keys(keys) as few:
+            rows.begin_again(self.value_chunks)
+            places.write_loop(Kind.PARTIAL, add_visible, pipelined=False)
 
     def _rows(self) -> Rows:
         match self.stage.normalizer:
@@ -130,81 +108,12 @@ class AttendWriter:
                 return ElementwiseRows(self.kernel, elementwise, self.stage.score)
         raise InternalError(f"no tile loop for {type(self.stage.normalizer).__name__}")
 
-    def _write_program(self) -> None:
-        """Which batch, head and rows this program has, and the positions of its rows."""
-        kernel = self.kernel
-        heads = kernel.size("H")
-        blocks = kernel.assign("query_blocks", Value(f"tl.cdiv({self._longest()}, BLOCK_M)")).text
-        program = kernel.assign("program", Value("tl.program_id(0)")).text
-        kernel.line("# The last queries come first: under a causal mask they take longest.")
-        block = kernel.assign("query_block", Value(f"{blocks} - 1 - {program} % {blocks}")).text
-        number = f"{program} // {blocks}"
-        if self.modulus != 1:
-            number = kernel.assign("number", Value(number)).text
-            residue = kernel.assign("residue", Value(f"{number} % {self.modulus}"))
-            kernel.define(Index("residue"), residue)
-            number = f"{number} // {self.modulus}"
-        head = kernel.assign("h", Value(f"{number} % {heads}"))
-        batch = kernel.assign("b", Value(f"{number} // {heads}"))
-        kernel.define(Index("b"), batch)
-        kernel.define(Index("h"), head)
-        kernel.define(Index("Q"), Value(block))
-        kernel.define(Index("query_blocks"), Value(blocks))
-        define_group(kernel)
-        self._write_rows(block)
-
-    def _longest(self) -> str:
-        """The number of rows of the longest residue class."""
-        length = self.kernel.size("Lq")
-        return length if self.modulus == 1 else f"tl.cdiv({length}, {self.modulus})"
-
-    def _write_rows(self, block: str) -> None:
-        kernel, modulus = self.kernel, self.modulus
-        length, key_length, offset = (kernel.size(name) for name in ("Lq", "Lk", "offset"))
-        if modulus != 1:
-            kernel.helpers.add("floor_modulo")
-            residue = kernel.value(Index("residue")).text
-            kernel.line(
-                f"# Positions of class r are r + {modulus} * i, and so are those of its keys."
-            )
-            first = f"floor_modulo({residue} - {offset}, {modulus})"
-            self.first_row = kernel.assign("first_row", Value(first)).text
-            self.first_key = residue
-            length = self._class_length("row_count", length, self.first_row)
-            key_length = self._class_length("key_count", key_length, residue)
-            kernel.helpers.add("floor_divide")
-            shifted = f"floor_divide({self.first_row} + {offset} - {residue}, {modulus})"
-            offset = kernel.assign("class_offset", Value(shifted)).text
-            kernel.define(Size("local.Lq"), Value(length))
-            kernel.define(Size("local.Lk"), Value(key_length))
-            kernel.define(Size("local.offset"), Value(offset))
-        self.length, self.key_length = length, key_length
-        start = kernel.assign("query_start", Value(f"{block} * BLOCK_M")).text
-        if modulus != 1:
-            with kernel.inside(f"if {start} >= {length}:"):
-                kernel.line("return")
-        kernel.line("# Lanes past the last query repeat it; they are not stored.")
-        bounded = f"tl.minimum(tl.arange(0, BLOCK_M), {length} - 1 - {start})"
-        lane = kernel.assign("row_lane", Value(bounded, "m")).text
-        self.query_start, self.row_lane = start, lane
-        positions = Value(f"{start} + {lane} + {offset}", "m", Binding.SUM)
-        kernel.define_lazily(Index("row"), "row", Value(f"{start} + {lane}", "m", Binding.SUM))
-        kernel.define_lazily(Index("i"), "i", positions)
-        kernel.define_lazily(Index("i_first"), "i_first", Value(f"{start} + {offset}"))
-        last = f"tl.minimum({start} + BLOCK_M, {length}) - 1 + {offset}"
-        kernel.define_lazily(Index("i_last"), "i_last", Value(last))
-
-    def _class_length(self, wanted: str, length: str, first: str) -> str:
-        """How many of `length` tokens are congruent to `first`."""
-        count = f"tl.maximum({length} - {first} + {self.modulus - 1}, 0) // {self.modulus}"
-        return self.kernel.assign(wanted, Value(count)).text
-
     def _source(self, name: str, key_side: bool) -> Tokens:
         key = (name, key_side)
         if key not in self.sources:
             head = head_of(self.kernel, name, key_side)
-            first = self.first_key if key_side else self.first_row
-            self.sources[key] = tokens(self.kernel, name, head, first, self.modulus)
+            first = self.places.first_key if key_side else self.places.first_row
+            self.sources[key] = tokens(self.kernel, name, head, first, self.places.step)
         return self.sources[key]
 
     def _load_queries(self, rows: Rows) -> None:
@@ -214,8 +123,8 @@ class AttendWriter:
             for chunk in chunks_of(dot.query, kernel):
                 if (dot.query.name, chunk) in self.queries:
                     continue
-                pointer = source.tile_pointer(self.query_start)
-                tile = load(kernel, source, pointer, self.row_lane, chunk, "queries")
+                pointer = source.tile_pointer(self.places.query_start)
+                tile = load(kernel, source, pointer, self.places.row_lane, chunk, "queries")
                 self.queries[dot.query.name, chunk] = tile.text
         if rows.scaled_maximum and uses_scale(self.stage.score):
             scale = kernel.value(Scale()).text
@@ -226,7 +135,7 @@ class AttendWriter:
             kernel.define(Scale(), kernel.assign("positive_scale", Value(f"tl.abs({scale})")))
         for name, vector in self.stage.vectors:
             if name == "q":
-                self._define_rows("q", vector, self.query_start, self.row_lane, "m")
+                self._define_rows("q", vector, self.places.query_start, self.places.row_lane, "m")
 
     def _define_rows(self, operand: str, vector: Source, first: str, lanes: str, axis: str) -> None:
         """Pointers to the tokens of an operand that pair-wise arithmetic reads."""
@@ -246,75 +155,69 @@ class AttendWriter:
             if name != "q":
                 self._source(vector.name, True)
         self._source(self.stage.value.name, True)
-        lanes = self.kernel.assign("key_lanes", Value("tl.arange(0, BLOCK_N)", "n"))
-        self.key_lanes = lanes.text
-        self.kernel.define(KEY_LANE, lanes)
+        self.places.write_key_lanes()
 
-    def _absorb_tile(self, rows: Rows, kind: Kind, key_block: str) -> None:
+    def _absorb_tile(self, rows: Rows, kind: Kind, tile: KeyTile) -> None:
         """Scores of one tile, and what they add to the rows."""
-        tile = self._begin_tile(kind, f"{key_block} * BLOCK_N", self.key_lanes)
+        # Where nothing but keys past the end is hidden, zeros have nothing to leak.
+        is_masked = kind is Kind.PARTIAL and self.stage.mask == TRUE
+        present = tile.exists if is_masked else ""
+        self._write_products(tile, present)
         visible = self._visible(tile) if kind is Kind.PARTIAL else None
         self._comment("score")
         weights, rescale = rows.absorb(visible)
-        self._accumulate(rows, weights, rescale, tile)
+        self._accumulate(rows, weights, rescale, tile, present)
 
-    def _add_visible(self, rows: Rows, tile: KeyTile) -> None:
-        """What the visible pairs of a tile add to the accumulators alone."""
-        kernel = self.kernel
+    def _add_visible(self, rows: Rows, tile: KeyTile, first: str, few: str) -> None:
+        """What the visible pairs of few keys, from a block's key number `first` on, add to the
+        accumulators alone; `few` counts these keys."""
+        kernel, places = self.kernel, self.places
+        self._write_products(tile, "")
         visible = self._visible(tile)
-        weights, keys = rows.weigh_again(visible), self.repaired_keys
-        weighted = WeightedTile(weights, visible, tile.start, tile.lanes, keys)
+        weighted = WeightedTile(
+            rows.weigh_again(visible),
+            visible,
+            few,
+            places.key_count(tile, first, self.repaired_keys),
+            lambda key: places.key_number(tile, first, key),
+        )
         source = self._source(self.stage.value.name, True)
         accumulators = [
             (name, chunk, elements(kernel, chunk))
             for name, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True)
         ]
-        write_product_of_visible(kernel, weighted, source, self.key_length, accumulators)
-
-    def _begin_tile(self, kind: Kind, first: str, lanes: str) -> KeyTile:
-        """Positions of a tile's keys, and the products that its scores are made of."""
-        kernel = self.kernel
-        start = kernel.assign("key_start", Value(first)).text
-        kernel.define(KEY_START, Value(start))
-        lane, present = lanes, ""
-        if kind is Kind.PARTIAL:
-            if self.stage.mask == TRUE:
-                # Nothing but keys past the end is hidden; zeros have nothing to leak.
-                present = self._exists(start, lanes)
-            bounded = f"tl.minimum({lanes}, {self.key_length} - 1 - {start})"
-            lane = kernel.assign("key_lane", Value(bounded, "n")).text
-        kernel.define_lazily(Index("j"), "j", Value(f"{start} + {lane}", "n", Binding.SUM))
-        for name, vector in self.stage.vectors:
-            if name != "q":
-                self._define_rows(name, vector, start, lane, "n")
-        tile = KeyTile(start, lanes, lane, present)
-        self._write_dots(tile)
-        return tile
+        write_product_of_visible(kernel, weighted, source, accumulators)
 
     def _comment(self, what: str) -> None:
         if what in self.comments:
             self.kernel.line(f"# {self.comments[what]}")
 
-    def _load_keys(self, source: Source, chunk: Chunk, tile: KeyTile, wanted: str) -> str:
-        """The name of a chunk of the tile's keys or values."""
+    def _load_keys(
+        self, source: Source, chunk: Chunk, tile: KeyTile, present: str, wanted: str
+    ) -> str:
+        """The name of a chunk of the tile's keys or values; zero where `present` does not hold."""
         key = (source.name, chunk)
         if key not in tile.loaded:
             where = self._source(source.name, True)
             pointer = where.tile_pointer(tile.start)
             tile.loaded[key] = load(
-                self.kernel, where, pointer, tile.lane, chunk, wanted, tile.present
+                self.kernel, where, pointer, tile.lane, chunk, wanted, present
             ).text
         return tile.loaded[key]
 
-    def _write_dots(self, tile: KeyTile) -> None:
+    def _write_products(self, tile: KeyTile, present: str) -> None:
+        """The products that the tile's scores are made of."""
         kernel = self.kernel
+        for name, vector in self.stage.vectors:
+            if name != "q":
+                self._define_rows(name, vector, tile.start, tile.lane, "n")
         precision = precision_option(kernel.specialization.dtype)
         for number, dot in enumerate(self.stage.dots):
             pairs = zip(chunks_of(dot.query, kernel), chunks_of(dot.key, kernel), strict=True)
             name = ""
             for query_chunk, key_chunk in pairs:
                 query = self.queries[dot.query.name, query_chunk]
-                key = self._load_keys(dot.key, key_chunk, tile, "keys")
+                key = self._load_keys(dot.key, key_chunk, tile, present, "keys")
                 if not name:
                     product = f"tl.dot({query}, {key}.T{precision})"
                     name = kernel.assign("dots", Value(product, "mn")).text
@@ -325,18 +228,16 @@ class AttendWriter:
     def _visible(self, tile: KeyTile) -> Value:
         """Which pairs of the tile count: the mask, and that the key exists."""
         kernel = self.kernel
-        exists = Value(self._exists(tile.start, tile.lanes), "n", Binding.COMPARE)
+        exists = Value(tile.exists, "n", Binding.COMPARE)
         if self.stage.mask == TRUE:
             return kernel.assign("visible", exists)
         self._comment("mask")
         mask = kernel.arranged(self.stage.mask)
         return kernel.assign("visible", infix("&", Binding.AND, exists, mask))
 
-    def _exists(self, start: str, lanes: str) -> str:
-        """The condition for lanes of the tile that are keys."""
-        return f"{lanes} < {self.key_length} - {start}"
-
-    def _accumulate(self, rows: Rows, weights: str, rescale: str, tile: KeyTile) -> None:
+    def _accumulate(
+        self, rows: Rows, weights: str, rescale: str, tile: KeyTile, present: str
+    ) -> None:
         kernel = self.kernel
         dtype = kernel.specialization.dtype
         precision = precision_option(dtype)
@@ -346,7 +247,7 @@ class AttendWriter:
             for output in rows.state.accumulators:
                 kernel.line(f"{output} = {output} * {rescale}[:, None]")
         for output, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True):
-            values = self._load_keys(self.stage.value, chunk, tile, "values")
+            values = self._load_keys(self.stage.value, chunk, tile, present, "values")
             kernel.line(f"{output} = tl.dot({weights}, {values}, {output}{precision})")
 
     def _write_result(self, rows: Rows) -> None:
@@ -354,21 +255,18 @@ class AttendWriter:
         dtype = kernel.specialization.dtype
         kernel.line("")
         rows.finish()
-        exists = kernel.assign(
-            "row_exists",
-            Value(f"tl.arange(0, BLOCK_M) < {self.length} - {self.query_start}"),
-        ).text
+        exists = kernel.assign("row_exists", Value(self.places.row_exists())).text
         name, element_type = "out", TRITON_TYPES[dtype]
         if self.stage.partial is not None:
             name, element_type = self.stage.partial.output.name, "tl.float32"
-        out = tokens(kernel, name, "h", self.first_row, self.modulus)
-        tile = kernel.assign("out_tile", Value(out.tile_pointer(self.query_start))).text
+        places = self.places
+        out = tokens(kernel, name, "h", places.first_row, places.step)
+        tile = kernel.assign("out_tile", Value(out.tile_pointer(places.query_start))).text
+        rows_there = f"{places.row_lane}[:, None] * {out.local_stride}"
         for output, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True):
             lanes = f"tl.arange(0, {chunk.width})"
             element = f"{chunk.start} + {lanes}" if chunk.start else lanes
-            address = (
-                f"{tile} + ({self.row_lane}[:, None] * {out.local_stride} + ({element})[None, :])"
-            )
+            address = f"{tile} + ({rows_there} + ({element})[None, :])"
             mask = f"{exists}[:, None]"
             if chunk.used != chunk.width:
                 mask = f"{mask} & ({lanes} < {chunk.used})[None, :]"
@@ -381,9 +279,9 @@ class AttendWriter:
         statistic = rows.log_sum_exp()
         if statistic is None:
             return
-        row = f"{self.query_start} + {self.row_lane}"
-        if self.modulus != 1:
-            row = f"{self.first_row} + ({row}) * {self.modulus}"
+        row = f"{self.places.query_start} + {self.places.row_lane}"
+        if self.places.step != 1:
+            row = f"{self.places.first_row} + ({row}) * {self.places.step}"
         if self.stage.partial is None:
             target = kernel.tensor("log_sum_exp", "fp32")
             batch, head = kernel.stride("log_sum_exp", 0), kernel.stride("log_sum_exp", 1)
@@ -395,10 +293,15 @@ class AttendWriter:
         kernel.line(f"tl.store({pointer}, {statistic}, mask={exists})")
 
 
-def define_group(kernel: Kernel) -> None:
-    """`g`, the key head of query head `h`."""
-    heads, groups = kernel.size("H"), kernel.size("Hkv")
-    kernel.define_lazily(Index("g"), "g", Value(f"h // ({heads} // {groups})"))
+def places_of(kernel: Kernel, stage: Attend, tile: Tile) -> Places:
+    """Where the stage's tiles lie."""
+    if stage.grid is not None:
+        assert isinstance(stage.block_map, Product)
+        return GridPlaces(kernel, stage.grid, stage.block_map, tile)
+    step = 1
+    if stage.residue is not None:
+        step = integer(stage.residue, kernel.specialization)
+    return LinePlaces(kernel, for_tile(stage.block_map, tile), step)
 
 
 def precision_option(dtype: DType) -> str:

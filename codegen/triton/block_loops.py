@@ -92,7 +92,7 @@ class BlockLoops:
         bounds = f"{first.text}, {last.text}"
         if interval.step != 1:
             bounds += f", {interval.step}"
-        with kernel.loop("key_block", _over(bounds, pipelined)) as key_block:
+        with kernel.loop("key_block", over(bounds, pipelined)) as key_block:
             kernel.define(KEY_BLOCK, Value(key_block))
             if interval.guard == TRUE:
                 body(interval.kind, key_block)
@@ -108,7 +108,7 @@ class BlockLoops:
         if kind not in self._counted:
             self._counted[kind] = self._count(kind, intervals)
         firsts, ends = self._counted[kind]
-        with kernel.loop("number", _over(f"0, {ends[-1].text}", pipelined)) as number:
+        with kernel.loop("number", over(f"0, {ends[-1].text}", pipelined)) as number:
             block: Value | None = None
             guard: Value | None = None
             for place in reversed(range(len(intervals))):
@@ -166,7 +166,7 @@ class BlockLoops:
             last = kernel.assign(f"{name}_last", Value(f"tl.load({offsets} + {entry} + 1)")).text
             self._listed[kind] = first, last
         first, last = self._listed[kind]
-        with kernel.loop("place", _over(f"{first}, {last}", pipelined)) as place:
+        with kernel.loop("place", over(f"{first}, {last}", pipelined)) as place:
             listed = Value(f"tl.load({kernel.table(f'{name}_blocks')} + {place})")
             key_block = kernel.assign("key_block", listed)
             kernel.define(KEY_BLOCK, key_block)
@@ -185,7 +185,8 @@ class BlockLoops:
             return kernel.scope.known[TABLE_ROW].text
 
 
-def _over(bounds: str, pipelined: bool) -> str:
+def over(bounds: str, pipelined: bool) -> str:
+    """The header of a loop; what loads ahead in it needs shared memory."""
     stages = "" if pipelined else ", num_stages=1"
     return f"for {{}} in tl.range({bounds}{stages}):"
 

@@ -192,23 +192,25 @@ class Kernel:
         self.scope.lazy[leaf] = (wanted, value)
 
     @contextmanager
-    def other_lanes(self, leaf: Expression, value: Value, extent: str) -> Iterator[None]:
-        """Inside, `leaf` counts another number of keys. What was named over it stands aside."""
+    def other_lanes(self, leaves: tuple[Expression, ...], extent: str) -> Iterator[None]:
+        """Inside, `leaves` have other values, over another number of keys, which the caller gives
+        them. What was named over them stands aside."""
         before = self.extents["n"]
         outer = [(scope, dict(scope.known), dict(scope.lazy)) for scope in self.scopes]
         for scope in self.scopes:
-            for named in [one for one in (*scope.known, *scope.lazy) if leaf in walk(one)]:
+            for named in [one for one in (*scope.known, *scope.lazy) if _is_over(one, leaves)]:
                 scope.known.pop(named, None)
                 scope.lazy.pop(named, None)
         self.extents["n"] = extent
-        self.define(leaf, value)
+        self._forget_facts()
         try:
             yield
         finally:
             self.extents["n"] = before
             for scope, known, lazy in outer:
-                # What was named meanwhile, at an outer place and without the leaf, is kept.
-                scope.known.pop(leaf, None)
+                # What was named meanwhile, at an outer place and without the leaves, is kept.
+                for leaf in leaves:
+                    scope.known.pop(leaf, None)
                 scope.known.update(known)
                 scope.lazy.update(lazy)
             self._forget_facts()
@@ -323,6 +325,10 @@ class Kernel:
         arranged = arrange(expression, self.axes_of)
         self.share([arranged])
         return self.value(arranged)
+
+
+def _is_over(expression: Expression, leaves: tuple[Expression, ...]) -> bool:
+    return any(node in leaves for node in walk(expression))
 
 
 def _shared_in(expressions: Iterable[Expression]) -> set[Expression]:

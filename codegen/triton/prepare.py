@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from attndsl.codegen.triton.attend import define_group
 from attndsl.codegen.triton.constants import integer, with_known_sizes
 from attndsl.codegen.triton.coordinates import without_coordinates
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
+from attndsl.codegen.triton.places import define_group
 from attndsl.codegen.triton.reductions import lane_index, padded
 from attndsl.codegen.triton.scalarize import element
 from attndsl.codegen.triton.tokens import CALLER, TRITON_TYPES, tokens

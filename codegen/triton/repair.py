@@ -12,7 +12,7 @@ a kernel needs its registers for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from attndsl.codegen.triton.kernel import Kernel
@@ -26,14 +26,15 @@ REPAIRED_KEYS = 32  # at most; fewer would lay out products anew, on AMD
 class WeightedTile:
     """Weights `[BLOCK_M, keys]`, and which pairs are visible; others have weight 0.
 
-    `start` names the first key, `lanes` those that follow.
+    `lanes` counts the keys, of which the first `count` are looked at; `number` is the number of one
+    of them, for its address.
     """
 
     weights: str
     visible: Value
-    start: str
     lanes: str
-    keys: int
+    count: str
+    number: Callable[[str], str]
 
 
 def write_test(kernel: Kernel, accumulators: Sequence[str]) -> str:
@@ -47,22 +48,20 @@ def write_product_of_visible(
     kernel: Kernel,
     tile: WeightedTile,
     values: Tokens,
-    key_length: str,
     accumulators: Sequence[tuple[str, Chunk, str]],
 ) -> None:
     """Adds the tile's weighted values key by key, each to the rows that see it, in fp32.
 
     `accumulators` are names, their part of the value vector, and the lanes of that part.
     """
-    count = f"tl.minimum({tile.keys}, {key_length} - {tile.start})"
-    with kernel.loop("key", f"for {{}} in tl.range(0, {count}, num_stages=1):") as key:
+    with kernel.loop("key", f"for {{}} in tl.range(0, {tile.count}, num_stages=1):") as key:
         this = Value(f"{tile.lanes} == {key}", "n", Binding.COMPARE)
         chosen = kernel.assign("chosen", infix("&", Binding.AND, this, tile.visible))
         pairs = spread(chosen, "mn").text
         seen = kernel.assign("seen", Value(f"tl.max({pairs}.to(tl.int32), 1) != 0")).text
         weight = f"tl.sum(tl.where({pairs}, {tile.weights}, 0.0), 1)"
         weight = kernel.assign("weight", Value(weight)).text
-        pointer = values.tile_pointer(f"({tile.start} + {key})")
+        pointer = values.tile_pointer(tile.number(key))
         pointer = kernel.assign("value_pointer", Value(pointer)).text
         for output, chunk, lanes in accumulators:
             exists = ""

@@ -21,6 +21,7 @@ from attndsl.expression import (
     INT,
     Binary,
     Call,
+    Coordinate,
     Element,
     Expression,
     Index,
@@ -128,9 +129,11 @@ def is_non_negative(expression: Expression) -> bool:
         case Literal(value=value):
             return value >= 0
         case Index(name=name):
-            return name != "i" and name not in ("i_first", "i_last")
+            return name.partition(".")[0] not in ("i", "i_first", "i_last")
+        case Coordinate(position=position):
+            return position == "j"
         case Size(name=name):
-            return name != "offset"
+            return name not in ("offset", "local.offset")
         case Binary(operator="+" | "*" | "//", left=left, right=right):
             return is_non_negative(left) and is_non_negative(right)
         case Binary(operator="%", right=right):

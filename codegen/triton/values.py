@@ -42,6 +42,11 @@ class Value:
         return self.at_least(Binding.ATOM)
 
 
+def atom(text: str) -> str:
+    """The text of a scalar as a factor: in parentheses, unless it is a name or a number."""
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
+
+
 def union(*axes: str) -> str:
     """The axes of a result that broadcasts over all of these."""
     present = set().union(*axes)
