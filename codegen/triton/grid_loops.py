@@ -68,15 +68,14 @@ class BoxLoops:
                 self._ends = self._write_ends()
             total = self._ends[-1]
         with kernel.loop("number", over(f"0, {total}", pipelined)) as number:
-            corners = tuple(
-                kernel.assign(
-                    f"key_first_{name}", Value(f"{boxes.first} + {atom(box)} * {side}")
-                ).text
-                for name, boxes, side, box in zip(
-                    self.names, self._boxes, self.sides, number_of(number), strict=True
-                )
-            )
-            body(kind, corners)
+            places = number_of(number)
+            corners = []
+            for name, boxes, side, place in zip(
+                self.names, self._boxes, self.sides, places, strict=True
+            ):
+                corner = Value(f"{boxes.first} + {atom(place)} * {side}")
+                corners.append(kernel.assign(f"key_first_{name}", corner).text)
+            body(kind, tuple(corners))
 
     def _count(self, name: str, window: Window, side: int) -> _Boxes:
         kernel = self.kernel

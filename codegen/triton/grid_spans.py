@@ -15,7 +15,8 @@ from attndsl.planner.algebra import add, floor_divide, minimum, multiply, subtra
 from attndsl.planner.grids import tile_pitch, tile_sides
 from attndsl.planner.plan import Grid, GridAxis
 
-ZERO, ONE = Literal(0), Literal(1)
+ZERO: Expression = Literal(0)
+ONE: Expression = Literal(1)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class AxisSpan:
 
 def axis_spans(grid: Grid, block_m: int, specialization: Specialization) -> tuple[AxisSpan, ...]:
     """What each axis of the grid has; see `Grid`."""
-    lengths = [Size(f"axis.{axis.name}") for axis in grid.axes]
+    lengths: list[Expression] = [Size(f"axis.{axis.name}") for axis in grid.axes]
     sides = tile_sides(block_m, len(grid.axes))
     spans = []
     for number, (axis, side) in enumerate(zip(grid.axes, sides, strict=True)):
