@@ -215,7 +215,7 @@ SIDES = st.sampled_from([16, 32, 64, 128, 256])
 def test_lanes_lie_in_boxes_row_major(tile: int, axes: int) -> None:
     sides = tile_sides(tile, axes)
     lanes = np.arange(tile)
-    found = [eval(one, {"lane": lanes}) + 0 * lanes for one in offsets_in_box("lane", sides)]  # noqa: S307
+    found = [eval(one, {"lane": lanes}) + 0 * lanes for one in offsets_in_box("lane", sides)]
     assert np.array_equal(np.ravel_multi_index(found, sides), lanes)
 
 

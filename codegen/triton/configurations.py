@@ -7,9 +7,12 @@ compiles without a stack and within shared memory.
 
 from __future__ import annotations
 
+from math import prod
+
 from attndsl.attention import Elementwise
 from attndsl.codegen.program import DType, Specialization, Tile
 from attndsl.codegen.triton.constants import integer
+from attndsl.codegen.triton.grid_loops import is_narrower
 from attndsl.codegen.triton.targets import GpuTarget, parse_target
 from attndsl.expression import (
     BOOL,
@@ -28,11 +31,15 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.functions import FUNCTIONS, Shape
+from attndsl.planner.block_map import BlockMap, Product
+from attndsl.planner.grids import tile_sides
 from attndsl.planner.plan import Attend, Plan
 
 _NARROW = 64  # the widest vector that counts as narrow
 _LARGE = 2048  # pairs of a tile for each warp: what only simple scores leave registers for
 _MUCH_WORK = 6
+_POWERS = tuple(2**one for one in range(9))
+_HARDLY_MORE = 1.25
 
 
 def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile, ...]:
@@ -64,12 +71,52 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
     table = _FORWARD_NARROW if widest <= _NARROW else _FORWARD_WIDE
     candidates = tuple(dict.fromkeys((*table[_family(gpu)], *_SMALL[gpu.kind])))
     pairs = _most_pairs(stage, widest, gpu)
-    return tuple(
+    fitting = [
         one
         for one in candidates
         if one.block_m * one.block_n < pairs * one.warps
         and _shared(stage, one, widest) <= gpu.shared
+    ]
+    return _by_visited_keys(stage.block_map, fitting)
+
+
+def _by_visited_keys(block_map: BlockMap, candidates: list[Tile]) -> tuple[Tile, ...]:
+    """The first tile that visits hardly more keys for a query than any other comes first.
+
+    Where a window is narrow, every query computes most of its pairs with keys that only other
+    queries of its tile see.
+    """
+    breadths = _breadths(block_map)
+    if breadths is None or not candidates:
+        return tuple(candidates)
+    visited = [_visited_keys(one, breadths) for one in candidates]
+    best = next(
+        one
+        for one, keys in zip(candidates, visited, strict=True)
+        if keys <= _HARDLY_MORE * min(visited)
     )
+    return (best, *(one for one in candidates if one is not best))
+
+
+def _breadths(block_map: BlockMap) -> list[int] | None:
+    """Along each axis of a grid a power of two of keys that one query's window does not exceed."""
+    if not isinstance(block_map, Product):
+        return None
+    breadths = []
+    for window in block_map.windows:
+        bounds = [one for one in _POWERS if is_narrower(window, one + 1)]
+        if not bounds:
+            return None
+        breadths.append(bounds[0])
+    return breadths
+
+
+def _visited_keys(tile: Tile, breadths: list[int]) -> int:
+    axes = len(breadths)
+    sides = zip(
+        tile_sides(tile.block_m, axes), tile_sides(tile.block_n, axes), breadths, strict=True
+    )
+    return prod(-(-(queries - 1 + breadth) // keys) * keys for queries, keys, breadth in sides)
 
 
 def _most_pairs(stage: Attend, widest: int, gpu: GpuTarget) -> int:

@@ -18,7 +18,7 @@ from attndsl.expression import Expression, Index, Literal, substitute
 from attndsl.planner.algebra import subtract
 from attndsl.planner.block_map import Kind, Product, Window
 from attndsl.planner.plan import Grid
-from attndsl.planner.prove import at_most
+from attndsl.planner.prove import Prover
 
 Body = Callable[[Kind, tuple[str, ...]], None]
 
@@ -184,4 +184,4 @@ def is_narrower(window: Window, side: int) -> bool:
     """Whether no query sees `side` keys along the axis, so that no box can be FULL."""
     alone: dict[Expression, Expression] = {Index("i_last"): Index("i_first")}
     first, last = (substitute(bound, alone) for bound in (window.first, window.last))
-    return at_most(subtract(last, first), Literal(side - 1))
+    return Prover().at_most(subtract(last, first), Literal(side - 1))
