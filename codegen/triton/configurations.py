@@ -69,33 +69,29 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
     if widest > 128:
         return _BROAD[gpu.kind]
     table = _FORWARD_NARROW if widest <= _NARROW else _FORWARD_WIDE
-    candidates = tuple(dict.fromkeys((*table[_family(gpu)], *_SMALL[gpu.kind])))
+    efficient = _fewest_keys(stage.block_map, table[_family(gpu)])
+    candidates = tuple(dict.fromkeys((*efficient, *_SMALL[gpu.kind])))
     pairs = _most_pairs(stage, widest, gpu)
-    fitting = [
+    return tuple(
         one
         for one in candidates
         if one.block_m * one.block_n < pairs * one.warps
         and _shared(stage, one, widest) <= gpu.shared
-    ]
-    return _by_visited_keys(stage.block_map, fitting)
+    )
 
 
-def _by_visited_keys(block_map: BlockMap, candidates: list[Tile]) -> tuple[Tile, ...]:
-    """The first tile that visits hardly more keys for a query than any other comes first.
+def _fewest_keys(block_map: BlockMap, candidates: tuple[Tile, ...]) -> tuple[Tile, ...]:
+    """From the first tile on that visits hardly more keys for a query than any other.
 
     Where a window is narrow, every query computes most of its pairs with keys that only other
     queries of its tile see.
     """
     breadths = _breadths(block_map)
-    if breadths is None or not candidates:
-        return tuple(candidates)
+    if breadths is None:
+        return candidates
     visited = [_visited_keys(one, breadths) for one in candidates]
-    best = next(
-        one
-        for one, keys in zip(candidates, visited, strict=True)
-        if keys <= _HARDLY_MORE * min(visited)
-    )
-    return (best, *(one for one in candidates if one is not best))
+    few = [keys <= _HARDLY_MORE * min(visited) for keys in visited]
+    return candidates[few.index(True) :]
 
 
 def _breadths(block_map: BlockMap) -> list[int] | None:
