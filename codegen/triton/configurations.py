@@ -52,21 +52,23 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
         [integer(stage.value.size, specialization)]
         + [integer(dot.key.size, specialization) for dot in stage.dots]
     )
+    before_groups = gpu.kind == "cuda" and gpu.generation < 90
     if stage.vectors or _reads_vectors(stage.score):
         heavy = widest > _NARROW or _reductions(stage.score) > 1
+        if heavy and before_groups and stage.grid is not None:
+            return _SMALLEST_OF_MORE_WARPS
         return (_SMALL_OF_MORE_WARPS if heavy else _SMALL)[gpu.kind]
     if specialization.dtype is DType.FLOAT32:
         return _SMALL[gpu.kind]
     if gpu.kind == "cuda" and not stage.dots and stage.mask != TRUE and widest > _NARROW:
         # Without a product of queries and keys, weights do not lie as their product needs them.
         return _SMALL_OF_MORE_WARPS[gpu.kind]
-    before_groups = gpu.kind == "cuda" and gpu.generation < 90
     if before_groups and widest <= _NARROW and _work_of(stage) >= 2 * _MUCH_WORK:
         # A larger tile takes the assembler seconds, or more registers than there are.
         return _SMALL[gpu.kind]
     if widest > 256:
         return _WIDE[gpu.kind]
-    if widest > 128:
+    if widest > 128 or (stage.grid is not None and gpu.generation >= 90 and widest > _NARROW):
         return _BROAD[gpu.kind]
     table = _FORWARD_NARROW if widest <= _NARROW else _FORWARD_WIDE
     efficient = _fewest_keys(stage.block_map, table[_family(gpu)])
@@ -226,6 +228,9 @@ _SMALL_OF_MORE_WARPS: dict[str, tuple[Tile, ...]] = {
     "cuda": (Tile(64, 32, 8, 2), Tile(64, 16, 8, 2), *_SMALL["cuda"][3:]),
     "hip": _SMALL["hip"],
 }
+
+# Rows of keys that are gathered have addresses, which lie in registers too.
+_SMALLEST_OF_MORE_WARPS = (Tile(32, 32, 8, 2), *_SMALL["cuda"][4:])
 
 _FORWARD_NARROW: dict[str, tuple[Tile, ...]] = {
     "cuda:80": (Tile(128, 64, 8, 3), Tile(64, 64, 4, 3), Tile(64, 64, 8, 2)),
