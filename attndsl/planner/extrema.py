@@ -55,7 +55,7 @@ class LineExtrema:
         self._extend(int(level.max(initial=0)))
         low = np.empty(first.shape, self.least[0].dtype)
         high = np.empty(first.shape, self.least[0].dtype)
-        for number in np.unique(level):
+        for number in _distinct(level):
             chosen = level == number
             start, end = first[chosen], last[chosen] - (1 << int(number)) + 1
             least, greatest = self.least[number], self.greatest[number]
@@ -89,7 +89,7 @@ class PlaneExtrema:
         low = np.empty(rows_first.shape, self.values.dtype)
         high = np.empty(rows_first.shape, self.values.dtype)
         codes = row_level * 64 + column_level
-        for code in np.unique(codes):
+        for code in _distinct(codes):
             p, q = divmod(int(code), 64)
             chosen = codes == code
             least, greatest = self._level(p, q)
@@ -125,3 +125,9 @@ def _covering_level(first: Integers, last: Integers) -> Integers:
         level[wide] += 1
         wide = (last >> level) - (first >> level) > 1
     return level
+
+
+def _distinct(numbers: Integers) -> list[int]:
+    """The different ones of small numbers. NumPy's `unique` would load its masked arrays, which
+    takes longer than a first call may."""
+    return np.flatnonzero(np.bincount(numbers.ravel())).tolist()
