@@ -27,6 +27,8 @@ Output = tuple[Tensor, Tensor | None]
 # A buffer's name, shape and element type.
 _Shape = tuple[str, tuple[int, ...], torch.dtype]
 _SHAPES_KEPT = 512
+# Bytes of buffers that wait for the next call.
+_SPARE_BYTES = 64 * 2**20
 
 
 class Launcher(Protocol):
@@ -68,6 +70,30 @@ class CompiledExecution:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    # At most one set of buffers, of the last call on a CPU. Memory fresh from the operating system
+    # costs a fault for every page, together a third of a short kernel's time.
+    _spare: list[tuple[tuple[_Shape, ...], Mapping[str, Tensor]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
+
+    def _take_buffers(
+        self, shapes: tuple[_Shape, ...], device: torch.device
+    ) -> Mapping[str, Tensor]:
+        """The buffers of the last call, if these are their shapes and no other thread has them."""
+        try:
+            kept, buffers = self._spare.pop()
+        except IndexError:
+            kept, buffers = (), {}
+        if kept is shapes:
+            return buffers
+        return {
+            name: torch.empty(shape, dtype=dtype, device=device) for name, shape, dtype in shapes
+        }
+
+    def _keep_buffers(self, shapes: tuple[_Shape, ...], buffers: Mapping[str, Tensor]) -> None:
+        if sum(buffer.nbytes for buffer in buffers.values()) <= _SPARE_BYTES:
+            self._spare[:] = [(shapes, buffers)]
+
     def _buffers(self, sizes: Mapping[str, int]) -> tuple[_Shape, ...]:
         key = tuple(sizes.values())
         known = self._shapes.get(key)
@@ -97,8 +123,9 @@ class CompiledExecution:
         rows = sizes["B"], sizes["H"], sizes["Lq"]
         out = torch.empty((*rows, sizes["Dv"]), dtype=q.dtype, device=q.device)
         tensors["out"] = out
-        for name, shape, dtype in self._buffers(sizes):
-            tensors[name] = torch.empty(shape, dtype=dtype, device=q.device)
+        shapes = self._buffers(sizes)
+        buffers = self._take_buffers(shapes, q.device)
+        tensors |= buffers
         statistics = None
         if self.program.specialization.log_sum_exp:
             statistics = torch.empty(rows, dtype=torch.float32, device=q.device)
@@ -109,6 +136,8 @@ class CompiledExecution:
                 originals = {name: inputs[name] for name in self.tables.reads}
                 table = self.tables.get(originals, sizes, q.device)
             self.launcher.launch(tensors, sizes, call.scale, table)
+        if buffers and q.device.type == "cpu":
+            self._keep_buffers(shapes, buffers)
         return out, statistics
 
     def forget_tables(self) -> None:
