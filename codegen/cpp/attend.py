@@ -19,24 +19,24 @@ from attndsl.codegen.cpp.bfloat16_products import (
 )
 from attndsl.codegen.cpp.constants import constant
 from attndsl.codegen.cpp.entry import write_entry
-from attndsl.codegen.cpp.expressions import Expressions, as_mask, as_vector
+from attndsl.codegen.cpp.expressions import Expressions
 from attndsl.codegen.cpp.few import FewQueries, has_few_form
 from attndsl.codegen.cpp.grid_places import GridPlaces
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.normalizers import ElementwiseRows, Rows, SoftmaxRows
+from attndsl.codegen.cpp.pairs import Pairs
 from attndsl.codegen.cpp.places import LinePlaces, Places
 from attndsl.codegen.cpp.products import FloatProducts, Products, scores
 from attndsl.codegen.cpp.query_factor import fold_factors
 from attndsl.codegen.cpp.reads import Array, Reads
 from attndsl.codegen.cpp.scope import Level, Scope, Text
-from attndsl.codegen.cpp.seen import INDICES, sees_columns
 from attndsl.codegen.cpp.sources import Sources
 from attndsl.codegen.cpp.vectors import Vectors
 from attndsl.codegen.program import Entry, Specialization, Tile
 from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import InternalError
-from attndsl.expression import FLOAT, TRUE, DotResult, Expression, Index, ScoreValue
+from attndsl.expression import DotResult, Expression, Index, ScoreValue
 from attndsl.planner.block_map import Product
 from attndsl.planner.plan import Attend, Plan
 
@@ -50,7 +50,6 @@ _LEVELS = {
     "j": Level.STEP,
     "i_first": Level.UNIFORM,
     "i_last": Level.UNIFORM,
-    **dict.fromkeys(INDICES, Level.STEP),
 }
 
 
@@ -82,7 +81,6 @@ class AttendKernel:
             residue=stage.residue is not None,
             scattered=scattered,
         )
-        self._sees_columns = sees_columns(stage)
         self._places = self._places_of(tile)
         self._support: set[str] = set()
         # What the kernel asks for in any case, in this order.
@@ -123,6 +121,15 @@ class AttendKernel:
         for dot in range(len(stage.dots)):
             self._expressions.spell(DotResult(dot), self._products.spelled(dot))
         self._rows = self._normalizer_rows()
+        self._pairs = Pairs(
+            stage,
+            self._sources,
+            self._reads,
+            self._places,
+            self._expressions,
+            self._factors,
+            self._rows,
+        )
         self._few: FewQueries | None = None
         if has_few_form(stage):
             partials = self._own_buffer("few_partials", arrays)
@@ -169,13 +176,13 @@ class AttendKernel:
     def _places_of(self, tile: Tile) -> Places:
         stage, shared = self._stage, self._arguments
         if stage.grid is None:
-            return LinePlaces(shared, self._residue, stage.block_map, self._sees_columns)
+            return LinePlaces(shared, self._residue, stage.block_map)
         if not isinstance(stage.block_map, Product):
             raise InternalError("a stage over a grid has windows along its axes")
-        return GridPlaces(shared, stage.grid, stage.block_map, tile.block_m, self._sees_columns)
+        return GridPlaces(shared, stage.grid, stage.block_map, tile.block_m)
 
     def _products_of(self, arrays: dict[str, Array], tile: Tile) -> Products:
-        shared = self._stage, self._sources, self._expressions, self._factors, self._sees_columns
+        shared = self._stage, self._sources, self._expressions, self._factors
         if has_bfloat16_form(self._stage, self._sources, tile):
             if self._stage.grid is not None:
                 return GatheredProducts(*shared)
@@ -222,8 +229,8 @@ class AttendKernel:
                     w.line(f"Floats query_vector[{self._sources.size(source)} * COLUMNS];")
             for staged in self._reads.staged_vectors.values():
                 w.line(f"Floats {staged.member}[{staged.size} * COLUMNS];")
-            for tile in self._reads.pair_tiles.values():
-                w.line(f"{tile.kind} {tile.member}[BLOCK_N * COLUMNS];")
+            for member in self._pairs.members:
+                w.line(member)
 
     # The tile --------------------------------------------------------------------------------
 
@@ -292,74 +299,12 @@ class AttendKernel:
         with w.block(f"const auto absorb = [&]({self._places.absorb}) {{", "};"):
             w.line("[[maybe_unused]] constexpr bool partial = decltype(kind)::partial;")
             self._places.write_block_start(w)
-            if self._sees_columns:
-                w.line(
-                    "[[maybe_unused]] const Seen seen = "
-                    "seen_in_block(seen_first, seen_last, first_key, keys);"
-                )
+            before, after = Writer(comment="//"), Writer(comment="//")
+            self._pairs.write(before, after)
+            w.lines(*before.text().splitlines())
             self._products.write_dots(w)
-            pairs = Writer(comment="//")
-            self._write_scores(pairs)
-            for tile in self._reads.pair_tiles.values():
-                w.line(
-                    f"load_pairs({tile.base} + first_key * {tile.stride}, "
-                    f"{tile.rows.text.removesuffix('[column]')}, {tile.stride}, keys, "
-                    f"scratch.{tile.member});"
-                )
-            w.line(pairs.text().rstrip())
+            w.line(after.text().rstrip())
             self._products.write_accumulate(w, self._rows.factor)
-
-    def _write_scores(self, w: Writer) -> None:
-        """Scores, masked, and what the normaliser makes of them."""
-        expressions, pairs = self._expressions, self._scopes[Level.PAIR]
-        score, mask = self._factors.score, self._stage.mask
-        expressions.count([score])
-        text = as_vector(expressions.text(score), FLOAT)
-        as_stored = text.text == f"scratch.{scores(0)}[key * COLUMNS + column]"
-        score_lines = list(pairs.lines)
-        weight = self._rows.weight(expressions)
-        hides = Scope("visible", names=dict(pairs.names))
-        self._scopes[Level.PAIR] = hides
-        expressions.count([mask])
-        visible = None if mask == TRUE else as_mask(expressions.text(mask))
-        self._scopes[Level.PAIR] = pairs
-        result = "score" if weight is None else "weight"
-        changed = weight is not None or not as_stored
-
-        self._rows.write_before(w)
-        with w.block("for (int key = 0; key < keys; ++key) {", "}"):
-            key = Writer(comment="//")
-            self._write_pair_vectors(key)
-            key.lines(*self._scopes[Level.STEP].lines)
-            key.line("UNROLL")
-            with key.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-                key.line("Floats &cell = scratch.scores[key * COLUMNS + column];")
-                key.lines(*score_lines)
-                key.line(f"Floats score = {'cell' if as_stored else text.text};")
-                if weight is not None:
-                    key.lines(*weight[0].lines)
-                    key.line(f"Floats weight = {weight[1].text};")
-                if visible is not None:
-                    with key.block("if constexpr (partial) {", "}"):
-                        key.lines(*hides.lines)
-                        hidden = f"floats({self._rows.hidden})"
-                        key.line(f"{result} = select({visible.text}, {result}, {hidden});")
-                        if not changed:
-                            key.line("cell = score;")
-                if changed:
-                    key.line(f"cell = {result};")
-                self._rows.write_cell(key)
-            self._places.write_key(w, expressions.used_indices, key.text())
-            w.line(key.text().rstrip())
-        self._rows.write_after(w)
-
-    def _write_pair_vectors(self, w: Writer) -> None:
-        for name, source in self._stage.vectors:
-            if name != "q":
-                place = self._sources.key(source)
-                spelled = "key_vector" if name == "k" else "value_vector"
-                vector = self._sources.key_vector(source)
-                w.line(f"const {place.element} *{spelled} = {vector};")
 
     # The end of a tile -----------------------------------------------------------------------
 

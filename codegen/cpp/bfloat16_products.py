@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attndsl.attention import Softmax
 from attndsl.codegen.cpp.expressions import Expressions
 from attndsl.codegen.cpp.products import (
     LOG2_E,
@@ -64,7 +63,6 @@ class Bfloat16Products:
     sources: Sources
     expressions: Expressions
     factors: QueryFactors
-    sees_columns: bool
 
     @property
     def support(self) -> set[str]:
@@ -72,7 +70,7 @@ class Bfloat16Products:
 
     @property
     def unit(self) -> Unit:
-        return Unit("score_unit" if self.factors.is_product_alone else LOG2_E, moves_rarely=True)
+        return Unit("score_unit" if self.factors.is_product_alone else LOG2_E, rounds_weights=True)
 
     def spelled(self, dot: int) -> Text:
         cell = f"scratch.{scores(dot)}[key * COLUMNS + column]"
@@ -108,8 +106,6 @@ class Bfloat16Products:
     def _write_sums(self, w: Writer, values: Values, factor: str) -> None:
         """Add a block's values."""
         size = self.sources.size(self.stage.value)
-        if not isinstance(self.stage.normalizer, Softmax):
-            w.line("pair_weights(scratch.scores, keys);")
         operands = f"{values.pointer}, {values.stride}"
         turned = f"{operands}, {values.turned}"
         sums = f"scratch.scores, {factor}, rescaled, scratch.output"
@@ -121,12 +117,12 @@ class Bfloat16Products:
         w.line(f"if (partial && !{values.finite})")
         with w.indented():
             w.line(
-                f"accumulate_guarded<{size}>({operands}, keys, scratch.scores, {factor}, "
+                f"accumulate_guarded<{size}>({operands}, keys, seen, scratch.scores, {factor}, "
                 "scratch.output);"
             )
         with w.block("else {", "}"):
             seen = f"accumulate_seen<{size}>({turned}, seen, {sums});"
-            write_either(w, accumulate, seen if self.sees_columns else None)
+            write_either(w, accumulate, seen)
 
     def _factor(self, factor: Expression) -> str:
         return self.expressions.text(factor, Level.UNIFORM).inside(13)
@@ -182,7 +178,7 @@ class PackedProducts(Bfloat16Products):
             operands = f"scratch.{query(dot)}, scratch.{scores(dot)}"
             whole = f"dot_tile<{size}>({keys}, {operands});"
             seen = f"dot_seen<{size}>({keys}, seen, {operands});"
-            write_either(w, whole, seen if self.sees_columns else None)
+            write_either(w, whole, None if self.stage.mask == TRUE else seen)
 
     def write_accumulate(self, w: Writer, factor: str) -> None:
         value, size = self.sources.key(self.stage.value), self.sources.size(self.stage.value)
@@ -270,7 +266,7 @@ class GatheredProducts(Bfloat16Products):
             operands = f"scratch.{query(dot)}, scratch.{scores(dot)}"
             whole = f"dot_tile<{size}>({keys}, {operands});"
             seen = f"dot_seen<{size}>({keys}, seen, {operands});"
-            write_either(w, whole, seen if self.sees_columns else None)
+            write_either(w, whole, None if self.stage.mask == TRUE else seen)
 
     def write_accumulate(self, w: Writer, factor: str) -> None:
         value, size = self.sources.key(self.stage.value), self.sources.size(self.stage.value)

@@ -33,7 +33,6 @@ class GridPlaces:
     grid: Grid
     block_map: Product
     block_m: int
-    sees_columns: bool
     expressions: Expressions = field(init=False)
     support: set[str] = field(default_factory=lambda: {"grid"})
     parameters: str = field(init=False)
@@ -140,8 +139,6 @@ class GridPlaces:
                     first, last = self._bounds(number, kind)
                     w.line(f"{{{first}, {last}}},")
         w.line("const Numbers numbers = number_keys(windows, full);")
-        if self.sees_columns:
-            self._write_seen(w)
 
     def _bounds(self, number: int, kind: str) -> tuple[str, str]:
         window, axis = self.block_map.windows[number], self.grid.axes[number].name
@@ -154,29 +151,6 @@ class GridPlaces:
         first, last = (substitute(bound, ends) for bound in (first, last))
         text = self.expressions.text
         return text(first, Level.UNIFORM).text, text(last, Level.UNIFORM).text
-
-    def _write_seen(self, w: Writer) -> None:
-        """`seen_first` and `seen_last`, by what a column sees along the first axis."""
-        window = self.block_map.windows[0]
-        ends: dict[Expression, Expression] = {
-            Index(end): Index(f"column_{end.removeprefix('i_')}") for end in ("i_first", "i_last")
-        }
-        expressions, own = self.expressions, Scope("column")
-        kept, expressions.scopes[Level.STEP] = expressions.scopes[Level.STEP], own
-        first, last = (
-            expressions.text(substitute(bound, ends), Level.STEP).text
-            for bound in (window.first, window.last)
-        )
-        expressions.scopes[Level.STEP] = kept
-        w.comment("The numbers of the keys that each column of queries may see.")
-        w.line("int32_t seen_first[COLUMNS], seen_last[COLUMNS];")
-        with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-            w.line("[[maybe_unused]] const int32_t column_first = queries.first(column);")
-            w.line("[[maybe_unused]] const int32_t column_last = queries.last(column);")
-            w.lines(*own.lines)
-            w.line(f"const Window visible = {{{first}, {last}}};")
-            w.line("seen_first[column] = (visible.first - windows[0].first) * numbers.row;")
-            w.line("seen_last[column] = seen_first[column] + visible.size() * numbers.row;")
 
     def write_positions(self, w: Writer, used: set[str], lanes: str) -> None:
         for index, member in (("i", "positions"), ("row", "rows")):
@@ -196,13 +170,11 @@ class GridPlaces:
         w.line("scratch.keys.place(along, windows, first_key, keys);")
 
     def write_key(self, w: Writer, used: set[str], body: str) -> None:
-        if "j" in used:
-            w.line("[[maybe_unused]] const int32_t j = scratch.keys.numbers[key];")
+        if uses(body, "j"):
+            w.line("const int32_t j = scratch.keys.numbers[key];")
         for number, (_, name) in enumerate(self._named):
             if uses(body, f"j_{name}"):
-                w.line(
-                    f"[[maybe_unused]] const int32_t j_{name} = scratch.keys.local[{number}][key];"
-                )
+                w.line(f"const int32_t j_{name} = scratch.keys.local[{number}][key];")
 
     def write_blocks(self, w: Writer) -> None:
         for first, last, tag in (

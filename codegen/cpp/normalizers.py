@@ -10,15 +10,19 @@ from attndsl.codegen.cpp.expressions import Expressions, as_vector
 from attndsl.codegen.cpp.products import LOG2_E, Unit
 from attndsl.codegen.cpp.scope import Level, Scope, Text
 from attndsl.codegen.writer import Writer
-from attndsl.expression import FLOAT, Literal
+from attndsl.expression import FLOAT, Call, Literal
 
 LN_2 = "0.693147181f"
+WEIGH = "[&](int key, int column) __attribute__((always_inline))"
+"""The head of what `make_weights` and `make_pairs` call for each vector of pairs."""
 
 
 class Rows(Protocol):
-    """`members` are vectors per query in the scratch block; `hidden` is what a hidden pair gets;
-    `factor` rescales what was summed so far, `final_factor` what is written."""
+    """`unit` is that of the products; `members` are vectors per query in the scratch block;
+    `hidden` is what a hidden pair gets; `factor` rescales what was summed so far, `final_factor`
+    what is written."""
 
+    unit: Unit
     hidden: str
     factor: str
     final_factor: str
@@ -37,7 +41,7 @@ class Rows(Protocol):
         """Ahead of a block's pairs."""
 
     def write_cell(self, w: Writer) -> None:
-        """For every pair, inside the loops over keys and columns."""
+        """For every vector of pairs, by `score` or, where there is one, by `weight`."""
 
     def write_after(self, w: Writer) -> None:
         """After a block's pairs: weights are in `scores` now."""
@@ -87,11 +91,11 @@ class SoftmaxRows:
 
     def write_after(self, w: Writer) -> None:
         w.line("Floats reference[COLUMNS], total[COLUMNS];")
-        if self.unit.moves_rarely:
+        if self.unit.rounds_weights:
             w.line("Ints moved{};")
         w.line("UNROLL")
         with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-            if self.unit.moves_rarely:
+            if self.unit.rounds_weights:
                 w.comment("What weights refer to moves when they could grow past 2^8.")
                 limit = f"scratch.highest[column] + 8.0f * (1.0f / {self.unit.factor})"
                 w.line(f"const Ints moves = highest[column] > {limit};")
@@ -108,8 +112,9 @@ class SoftmaxRows:
             )
             w.line("scratch.highest[column] = highest[column];")
             w.line("total[column] = scratch.total[column] * scratch.factor[column];")
-        if self.unit.moves_rarely:
-            w.line(f"exponentiate(scratch.scores, keys, reference, {self.unit.factor}, total);")
+        if self.unit.rounds_weights:
+            operands = f"reference, {self.unit.factor}, total"
+            w.line(f"exponentiate(scratch.scores, keys, seen, {operands});")
         else:
             self._write_exponentials(w)
         w.line("UNROLL")
@@ -117,16 +122,15 @@ class SoftmaxRows:
             "for (int column = 0; column < COLUMNS; ++column) "
             "scratch.total[column] = total[column];"
         )
-        if self.unit.moves_rarely:
+        if self.unit.rounds_weights:
             w.line("const bool rescaled = any(moved);")
 
     def _write_exponentials(self, w: Writer) -> None:
-        with w.block("for (int key = 0; key < keys; ++key) {", "}"):
-            w.line("UNROLL")
-            with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-                w.line("Floats &cell = scratch.scores[key * COLUMNS + column];")
-                w.line(f"cell = {self._power('cell - reference[column]')};")
-                w.line("total[column] += cell;")
+        with w.block(f"make_weights(scratch.scores, keys, seen, {WEIGH} {{", "});"):
+            score = "scratch.scores[key * COLUMNS + column]"
+            w.line(f"const Floats weight = {self._power(f'{score} - reference[column]')};")
+            w.line("total[column] += weight;")
+            w.line("return weight;")
 
     def write_finish(self, w: Writer, statistics: str | None) -> None:
         sink, value = self.softmax.sink, self.softmax.sink_value
@@ -223,9 +227,18 @@ class ElementwiseRows:
     def weight(self, expressions: Expressions) -> tuple[Scope, Text] | None:
         scope = Scope("weight", names=dict(expressions.scopes[Level.PAIR].names))
         kept, expressions.scopes[Level.PAIR] = expressions.scopes[Level.PAIR], scope
-        text = as_vector(expressions.text(self.elementwise.weight), FLOAT)
+        text = self._weight(expressions)
         expressions.scopes[Level.PAIR] = kept
         return scope, text
+
+    def _weight(self, expressions: Expressions) -> Text:
+        match self.elementwise.weight:
+            case Call(function="sigmoid", arguments=(argument,)) if self.unit.rounds_weights:
+                expressions.used_support.add("short_sigmoid")
+                inner = as_vector(expressions.text(argument), FLOAT)
+                return Text(f"short_sigmoid({inner.text})", Level.PAIR)
+            case weight:
+                return as_vector(expressions.text(weight), FLOAT)
 
     def write_start(self, w: Writer) -> None:
         w.line("for (Floats &factor : scratch.factor) factor = floats(1.0f);")
@@ -246,7 +259,7 @@ class ElementwiseRows:
             w.line("total[column] += weight;")
 
     def write_after(self, w: Writer) -> None:
-        if self.unit.moves_rarely:
+        if self.unit.rounds_weights:
             w.line("constexpr bool rescaled = false;")
         if self._sums:
             w.line("UNROLL")

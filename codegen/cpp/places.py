@@ -11,10 +11,9 @@ from attndsl.codegen.cpp.block_loops import write_block_loops
 from attndsl.codegen.cpp.expressions import Expressions
 from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.scope import Level, Text
-from attndsl.codegen.cpp.seen import write_seen
 from attndsl.codegen.writer import Writer
 from attndsl.expression import Expression, Size
-from attndsl.planner.block_map import BlockMap, Ranges
+from attndsl.planner.block_map import BlockMap
 
 
 class Places(Protocol):
@@ -79,7 +78,6 @@ class LinePlaces:
     arguments: Arguments
     residue: int | None
     block_map: BlockMap
-    sees_columns: bool
     expressions: Expressions = field(init=False)
     support: set[str] = field(default_factory=set)
     members: tuple[str, ...] = ()
@@ -131,8 +129,7 @@ class LinePlaces:
         return "offset" if self.residue is None else "class_offset"
 
     def write_windows(self, w: Writer) -> None:
-        if self.sees_columns and isinstance(self.block_map, Ranges):
-            write_seen(w, self.block_map, self.expressions)
+        pass
 
     def write_positions(self, w: Writer, used: set[str], lanes: str) -> None:
         for position in ("i", "row"):
@@ -157,8 +154,8 @@ class LinePlaces:
         w.line(f"const int32_t keys = partial ? minimum(BLOCK_N, {length} - first_key) : BLOCK_N;")
 
     def write_key(self, w: Writer, used: set[str], body: str) -> None:
-        if "j" in used:
-            w.line("[[maybe_unused]] const int32_t j = first_key + key;")
+        if uses(body, "j"):
+            w.line("const int32_t j = first_key + key;")
 
     def write_blocks(self, w: Writer) -> None:
         write_block_loops(w, self.block_map, self.expressions)

@@ -20,12 +20,12 @@ LOG2_E = "1.44269504f"
 class Unit:
     """How stored scores become powers of two: multiplied by `factor` (None: they are already).
 
-    `moves_rarely`: what the exponentials refer to follows the maximum only when it has to, and
-    `exponentiate` of the products' own support piece makes the weights.
+    `rounds_weights`: weights are rounded and paired by `make_pairs` of the products' own support
+    piece; what exponentials refer to follows the maximum only when it has to.
     """
 
     factor: str | None
-    moves_rarely: bool = False
+    rounds_weights: bool = False
 
     @property
     def is_natural(self) -> bool:
@@ -78,17 +78,13 @@ def query(dot: int) -> str:
 
 @dataclass
 class FloatProducts:
-    """Products in float: factors are folded into the queries, other types converted per tile.
-
-    `sees_columns`: in partial blocks `seen` says which keys a column may see.
-    """
+    """Products in float: factors are folded into the queries, other types converted per tile."""
 
     stage: Attend
     sources: Sources
     expressions: Expressions
     factors: QueryFactors
-    sees_columns: bool
-    support: set[str] = field(default_factory=lambda: {"tile", "seen", "transpose", "guard"})
+    support: set[str] = field(default_factory=lambda: {"tile", "weights", "transpose", "guard"})
 
     @property
     def unit(self) -> Unit:
@@ -131,7 +127,7 @@ class FloatProducts:
             operands = f"scratch.{query(dot)}, scratch.{scores(dot)}"
             whole = f"dot_tile<{size}>({pointer}, {stride}, keys, {operands}, {ahead});"
             seen = f"dot_seen<{size}>({pointer}, {stride}, keys, seen, {operands});"
-            write_either(w, whole, seen if self.sees_columns else None)
+            write_either(w, whole, None if self.stage.mask == TRUE else seen)
 
     def write_accumulate(self, w: Writer, factor: str) -> None:
         value, size = self.sources.key(self.stage.value), self.sources.size(self.stage.value)
@@ -150,10 +146,10 @@ class FloatProducts:
         w.comment("A hidden value that is not finite must not reach the sum.")
         w.line(f"if (partial && !all_finite<{size}>({pointer}, {stride}, keys))")
         with w.indented():
-            w.line(f"accumulate_guarded<{size}>({pointer}, {stride}, keys, {sums});")
+            w.line(f"accumulate_guarded<{size}>({pointer}, {stride}, keys, seen, {sums});")
         with w.block("else {", "}"):
             seen = f"accumulate_seen<{size}>({pointer}, {stride}, seen, {sums});"
-            write_either(w, accumulate, seen if self.sees_columns else None)
+            write_either(w, accumulate, seen)
 
     def write_before_tiles(self, w: Writer) -> None:
         pass

@@ -66,25 +66,26 @@ INLINE bool any(Ints x) {
     return result;
 }
 
-INLINE void pair_weights(Floats *, int) {}
+template <class Weigh>
+INLINE void make_pairs(Floats *weights, int keys, const Seen &seen, Weigh weigh) {
+    make_weights(weights, keys, seen, weigh);
+}
 
-INLINE void exponentiate(Floats *scores, int keys, const Floats *reference, float unit, Floats *total) {
-    for (int key = 0; key < keys; ++key) {
-        UNROLL
-        for (int column = 0; column < COLUMNS; ++column) {
-            Floats &cell = scores[key * COLUMNS + column];
-            cell = exp2((cell - reference[column]) * unit);
-            total[column] += cell;
-        }
-    }
+INLINE void exponentiate(Floats *scores, int keys, const Seen &seen, const Floats *reference, float unit,
+                         Floats *total) {
+    make_weights(scores, keys, seen, [&](int key, int column) __attribute__((always_inline)) {
+        const Floats weight = exp2((scores[key * COLUMNS + column] - reference[column]) * unit);
+        total[column] += weight;
+        return weight;
+    });
 }
 
 // accumulate_tile for a block that holds NaN or infinity: a pair of weight 0 contributes nothing.
 template <int size>
-static void accumulate_guarded(const Bfloat16 *value, int64_t stride, int keys, const Floats *weights,
-                               const Floats *factor, Floats *output) {
+static void accumulate_guarded(const Bfloat16 *value, int64_t stride, int keys, const Seen &seen,
+                               const Floats *weights, const Floats *factor, Floats *output) {
     static thread_local float converted[BLOCK_N * size];
     convert_tile<size>(value, stride, keys, converted);
-    accumulate_guarded<size>(converted, size, keys, weights, factor, output);
+    accumulate_guarded<size>(converted, size, keys, seen, weights, factor, output);
 }
 #endif

@@ -17,7 +17,7 @@ struct AddPairs {
 
 // scores[key][query] for the first `keys` keys of a tile; rows past the last key repeat it.
 template <int size>
-static void dot_tile(const Bfloat16 *key, int64_t stride, int keys, const QueryTile<size> &query, Floats *scores) {
+APART void dot_tile(const Bfloat16 *key, int64_t stride, int keys, const QueryTile<size> &query, Floats *scores) {
     // A part of the query small enough to stay in the first-level cache while the keys pass by.
     constexpr int PART = size <= 256 ? size : 256;
     for (int part = 0; part < size; part += PART) {
@@ -42,7 +42,7 @@ static void dot_tile(const Bfloat16 *key, int64_t stride, int keys, const QueryT
 
 // output[d][query] = output[d][query] * factor[query] + sum over keys.
 template <int size>
-static void accumulate_tile(const Bfloat16 *, int64_t, const int32_t *turned, int keys, const Floats *weights,
+APART void accumulate_tile(const Bfloat16 *, int64_t, const int32_t *turned, int keys, const Floats *weights,
                             const Floats *factor, bool, Floats *output) {
     for (int d = 0; d < size; d += ROWS) {
         for (int group = 0; group < COLUMNS; group += GROUP)
@@ -57,7 +57,7 @@ static void dot_seen(const Bfloat16 *key, int64_t stride, int keys, const Seen &
 }
 
 template <int size>
-static void accumulate_seen(const Bfloat16 *, int64_t, const int32_t *turned, const Seen &seen, const Floats *weights,
+APART void accumulate_seen(const Bfloat16 *, int64_t, const int32_t *turned, const Seen &seen, const Floats *weights,
                             const Floats *factor, bool, Floats *output) {
     for (int column = 0; column < COLUMNS; ++column) {
         const int first = seen.first[column] / 2, pairs = (seen.last[column] + 1) / 2 - first;

@@ -75,30 +75,37 @@ INLINE Floats paired(Floats even, Floats odd) {
                                            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 
-// Weights made of scores by `weigh(score, column)` and paired where the scores were, which keeps a tile in the
+// make_weights, rounded and paired: those of two keys stand where the scores of one were, which keeps a tile in the
 // first-level cache. Keys that do not exist weigh nothing.
 template <class Weigh>
-INLINE void pair_in_place(Floats *scores, int keys, Weigh weigh) {
+INLINE void make_pairs(Floats *weights, int keys, const Seen &seen, Weigh weigh) {
+#if !defined(__AMX_BF16__)
+    if (seen.few) {
+        UNROLL
+        for (int column = 0; column < COLUMNS; ++column) {
+            int key = seen.first[column];
+            for (; key + 1 < seen.last[column]; key += 2) {
+                const Floats even = weigh(key, column), odd = weigh(key + 1, column);
+                weights[key / 2 * COLUMNS + column] = paired(even, odd);
+            }
+            if (key < seen.last[column]) weights[key / 2 * COLUMNS + column] = paired(weigh(key, column), Floats{});
+        }
+        return;
+    }
+#endif
     for (int pair = 0; pair < keys / 2; ++pair) {
         UNROLL
         for (int column = 0; column < COLUMNS; ++column) {
-            const Floats even = weigh(scores[2 * pair * COLUMNS + column], column);
-            const Floats odd = weigh(scores[(2 * pair + 1) * COLUMNS + column], column);
-            scores[pair * COLUMNS + column] = paired(even, odd);
+            const Floats even = weigh(2 * pair, column), odd = weigh(2 * pair + 1, column);
+            weights[pair * COLUMNS + column] = paired(even, odd);
         }
     }
+    UNROLL
     for (int column = 0; column < COLUMNS; ++column) {
         int pair = keys / 2;
-        if (keys % 2 != 0) {
-            const Floats last = weigh(scores[2 * pair * COLUMNS + column], column);
-            scores[pair++ * COLUMNS + column] = paired(last, Floats{});
-        }
-        for (; pair < (keys + 31) / 32 * 16; ++pair) scores[pair * COLUMNS + column] = Floats{};
+        if (keys % 2 != 0) weights[pair++ * COLUMNS + column] = paired(weigh(keys - 1, column), Floats{});
+        for (; pair < (keys + 31) / 32 * 16; ++pair) weights[pair * COLUMNS + column] = Floats{};
     }
-}
-
-INLINE void pair_weights(Floats *weights, int keys) {
-    pair_in_place(weights, keys, [](Floats weight, int) { return weight; });
 }
 
 // 2^x to within 3e-6, far below the rounding of a weight, by a polynomial on [0, 1) (minimax in relative error).
@@ -114,12 +121,13 @@ INLINE Floats short_exp2(Floats x) {
 }
 
 // 2^((score - reference) * unit), paired; sums are of the weights before they are rounded.
-INLINE void exponentiate(Floats *scores, int keys, const Floats *reference, float unit, Floats *total) {
+INLINE void exponentiate(Floats *scores, int keys, const Seen &seen, const Floats *reference, float unit,
+                         Floats *total) {
     Floats shift[COLUMNS];
     UNROLL
     for (int column = 0; column < COLUMNS; ++column) shift[column] = reference[column] * unit;
-    pair_in_place(scores, keys, [&](Floats score, int column) __attribute__((always_inline)) {
-        const Floats weight = short_exp2(score * unit - shift[column]);
+    make_pairs(scores, keys, seen, [&](int key, int column) __attribute__((always_inline)) {
+        const Floats weight = short_exp2(scores[key * COLUMNS + column] * unit - shift[column]);
         total[column] += weight;
         return weight;
     });
@@ -127,8 +135,8 @@ INLINE void exponentiate(Floats *scores, int keys, const Floats *reference, floa
 
 // The same for a block that holds NaN or infinity: a pair of weight 0 contributes nothing.
 template <int size>
-static void accumulate_guarded(const Bfloat16 *value, int64_t stride, int keys, const Floats *weights,
-                               const Floats *factor, Floats *output) {
+static void accumulate_guarded(const Bfloat16 *value, int64_t stride, int keys, const Seen &seen,
+                               const Floats *weights, const Floats *factor, Floats *output) {
     static thread_local float converted[BLOCK_N * size];
     static thread_local Floats single[BLOCK_N * COLUMNS];
     convert_tile<size>(value, stride, keys, converted);
@@ -138,7 +146,7 @@ static void accumulate_guarded(const Bfloat16 *value, int64_t stride, int keys, 
             single[key * COLUMNS + column] = (Floats)(key % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
         }
     }
-    accumulate_guarded<size>(converted, size, keys, single, factor, output);
+    accumulate_guarded<size>(converted, size, keys, seen, single, factor, output);
 }
 
 // Whether a mask has any lane set.

@@ -111,18 +111,6 @@ struct alignas(64) Queries {
         return known >= 0;
     }
 
-    // Along the first axis, the least and the greatest coordinate of a column of lanes.
-    int32_t first(int column) const {
-        int32_t result = INT32_MAX;
-        for (int lane = 0; lane < LANES; ++lane) result = minimum(result, local[0][column * LANES + lane]);
-        return result;
-    }
-    int32_t last(int column) const {
-        int32_t result = INT32_MIN;
-        for (int lane = 0; lane < LANES; ++lane) result = maximum(result, local[0][column * LANES + lane]);
-        return result;
-    }
-
     void copy(int from, int to) {
         for (int a = 0; a < AXES; ++a) local[a][to] = local[a][from];
         positions[to] = positions[from];

@@ -18,12 +18,13 @@ INLINE bool all_finite(const float *value, int64_t stride, int keys) {
 
 // accumulate_tile for a tile that holds NaN or infinity: a pair of weight 0 contributes nothing.
 template <int size>
-static void accumulate_guarded(const float *value, int64_t stride, int keys, const Floats *weights,
+static void accumulate_guarded(const float *value, int64_t stride, int keys, const Seen &seen, const Floats *weights,
                                const Floats *factor, Floats *output) {
     for (int d = 0; d < size; ++d) {
         for (int column = 0; column < COLUMNS; ++column) {
+            const int first = seen.few ? seen.first[column] : 0, last = seen.few ? seen.last[column] : keys;
             Floats sum = output[d * COLUMNS + column] * factor[column];
-            for (int key = 0; key < keys; ++key) {
+            for (int key = first; key < last; ++key) {
                 const Floats weight = weights[key * COLUMNS + column];
                 sum += select(weight == 0.0f, floats(0.0f), weight * value[key * stride + d]);
             }

@@ -1,22 +1,49 @@
-// The keys of a block that each column of queries may see, in steps of 4: those outside are hidden from all its lanes.
-// Blocks on the edge of what is visible are worked on column by column where that leaves a good part out.
+// Which pairs of a block are visible: one bit for each lane of each vector of pairs.
+typedef uint16_t Bits;
+
+INLINE Bits bits_of(Ints mask) {
+#if defined(__AVX512DQ__) && !defined(__clang__)
+    typedef int Register __attribute__((vector_size(64)));
+    return __builtin_ia32_cvtd2mask512(static_cast<Register>(mask));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    return static_cast<Bits>(__builtin_ia32_movmskps256((Floats)mask));
+#else
+    Bits bits = 0;
+    for (int lane = 0; lane < LANES; ++lane) bits = static_cast<Bits>(bits | (mask[lane] & 1) << lane);
+    return bits;
+#endif
+}
+
+INLINE Floats select(Bits bits, Floats then, Floats otherwise) {
+#if defined(__AVX512F__) && !defined(__clang__)
+    typedef float Register __attribute__((vector_size(64)));
+    return __builtin_ia32_blendmps_512_mask(static_cast<Register>(otherwise), static_cast<Register>(then), bits);
+#else
+    return select((ints(bits) & ints(1) << lane_numbers()) != 0, then, otherwise);
+#endif
+}
+
+// The keys of a block that some query of each column sees, in steps of 4. Where that leaves a good part out, products
+// are made column by column.
 constexpr int SEEN_STEP = 4;
 
 struct Seen {
     int32_t first[COLUMNS], last[COLUMNS];
-    bool few;
+    bool none, few;
 };
 
-// The part of a block of keys [first_key, first_key + keys) that lies between `first` and `last`.
-INLINE Seen seen_in_block(const int32_t (&first)[COLUMNS], const int32_t (&last)[COLUMNS], int32_t first_key,
-                          int32_t keys) {
+INLINE Seen seen_in_block(const Bits *visible, int32_t keys) {
     Seen seen;
     int32_t pairs = 0;
     for (int column = 0; column < COLUMNS; ++column) {
-        seen.first[column] = minimum(maximum(first[column] - first_key, 0), keys) / SEEN_STEP * SEEN_STEP;
-        seen.last[column] = maximum(minimum(last[column] - first_key, keys), seen.first[column]);
+        int32_t first = 0, last = keys;
+        while (first < last && visible[first * COLUMNS + column] == 0) ++first;
+        while (first < last && visible[(last - 1) * COLUMNS + column] == 0) --last;
+        seen.first[column] = first < last ? first / SEEN_STEP * SEEN_STEP : 0;
+        seen.last[column] = first < last ? last : 0;
         pairs += seen.last[column] - seen.first[column];
     }
+    seen.none = pairs == 0;
     seen.few = 4 * pairs <= 3 * COLUMNS * keys;
     return seen;
 }
@@ -36,7 +63,7 @@ INLINE void dot_column(const Key *key, int64_t stride, int first, int keys, cons
 
 // dot_tile for the pairs that may be visible; the other scores stay as they are.
 template <int size, class Sum = AddProduct, class Key>
-static void dot_seen(const Key *key, int64_t stride, int keys, const Seen &seen, const Floats *query, Floats *scores) {
+APART void dot_seen(const Key *key, int64_t stride, int keys, const Seen &seen, const Floats *query, Floats *scores) {
     for (int column = 0; column < COLUMNS; ++column) {
         int first = seen.first[column];
         for (; first + SEEN_STEP < seen.last[column]; first += 2 * SEEN_STEP)
@@ -48,7 +75,7 @@ static void dot_seen(const Key *key, int64_t stride, int keys, const Seen &seen,
 
 // accumulate_tile for the pairs that may be visible.
 template <int size>
-static void accumulate_seen(const float *value, int64_t stride, const Seen &seen, const Floats *weights,
+APART void accumulate_seen(const float *value, int64_t stride, const Seen &seen, const Floats *weights,
                             const Floats *factor, Floats *output) {
     constexpr int TOGETHER = 8, REST = size % TOGETHER == 0 ? TOGETHER : size % TOGETHER;
     for (int column = 0; column < COLUMNS; ++column) {

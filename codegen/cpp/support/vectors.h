@@ -18,6 +18,8 @@ typedef int32_t UnalignedInts __attribute__((vector_size(4 * LANES), aligned(4))
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+// For loops that need every register.
+#define APART static __attribute__((noinline))
 
 constexpr float INFINITE = __builtin_inff();
 
