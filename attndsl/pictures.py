@@ -129,6 +129,11 @@ def _stage_picture(
             keys.append(problem.key_tokens(box).numbers)
             each = 1 if stage.grid is not None else max(1, keys[-1].size)
             key_edges += range(key_edges[-1] + each, key_edges[-1] + keys[-1].size + 1, each)
+    if stage.stripes is not None:
+        # The keys between the stripes come last, in a block that no tile visits.
+        inside = np.concatenate([*keys, np.zeros(0, np.int64)])
+        keys.append(np.setdiff1d(np.arange(sizes["Lk"]), inside))
+        key_edges.append(sizes["Lk"])
     order = np.concatenate([*keys, np.zeros(0, np.int64)])
     place_of_key = np.empty(sizes["Lk"], np.int64)
     place_of_key[order] = np.arange(order.size)
@@ -164,6 +169,8 @@ def _order(stage: Attend, classes: int, block_m: int) -> str | None:
     if stage.grid is not None:
         sides = " × ".join(map(str, tile_sides(block_m, len(stage.grid.axes))))
         return f"in boxes of {sides}" + (f", {classes} classes" if classes > 1 else "")
+    if stage.stripes is not None:
+        return f"{stage.stripes.width} keys of every {stage.stripes.period} first"
     return None if stage.residue is None else f"by class mod {classes}"
 
 

@@ -170,7 +170,7 @@ def _visible_pairs(
 ) -> int:
     """Pairs that the mask lets through: all of FULL blocks, a sample's share of PARTIAL ones."""
     if stage.mask == TRUE:
-        return base.sizes["B"] * base.sizes["H"] * base.sizes["Lq"] * base.sizes["Lk"]
+        return base.sizes["B"] * base.sizes["H"] * base.sizes["Lq"] * _keys(stage, base.sizes)
     partial = visible = 0.0
     for visit in sample_partial_blocks(stage, base, block_m, block_n, SAMPLED_TILES):
         if not visit.blocks:
@@ -180,6 +180,13 @@ def _visible_pairs(
         partial += len(visit.blocks)
         visible += seen / len(chosen) * len(visit.blocks)
     return blocks.full_pairs + round(visible / max(1.0, partial) * blocks.partial)
+
+
+def _keys(stage: Attend, sizes: Mapping[str, int]) -> int:
+    """How many keys of a head the stage can see."""
+    if stage.stripes is not None:
+        return evaluate_size(stage.stripes.keys, sizes)
+    return sizes["Lk"]
 
 
 def _visible_in(stage: Attend, base: Environment, visit: Visit, block: Block) -> int:
@@ -255,12 +262,13 @@ def _bytes(
         2 * 4 * math.prod(evaluate_size(size, sizes) for size in buffer.dimensions)
         for buffer in plan.buffers
     )
-    rows, tokens = sizes["B"] * sizes["H"] * sizes["Lq"], sizes["B"] * sizes["Hkv"] * sizes["Lk"]
+    rows = sizes["B"] * sizes["H"] * sizes["Lq"]
     shared += rows * sizes["Dv"] * element_bytes
     once = again = shared
     for stage, number in zip(plan.attends, pairs, strict=True):
         queries = sum(width(source) for source in {dot.query for dot in stage.dots})
         keys = sum(width(source) for source in {*(dot.key for dot in stage.dots), stage.value})
+        tokens = sizes["B"] * sizes["Hkv"] * _keys(stage, sizes)
         once += rows * queries + tokens * keys
         again += rows * queries + number // block_m * keys
     return once, max(once, again)

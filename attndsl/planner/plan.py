@@ -10,6 +10,7 @@ from __future__ import annotations
 from attndsl.attention import Attention, Normalizer
 from attndsl.expression import Expression, Scalar, Size
 from attndsl.planner.block_map import BlockMap
+from attndsl.planner.stripes import Stripes
 from attndsl.records import dataclass
 
 
@@ -204,7 +205,17 @@ class Attend:
     in them are the global ones, `Size("local.Lk")` and its like those of the class.
 
     `grid` is None, or says that tokens are taken in boxes of a grid (see `Grid`); then the block
-    map is a `Product`. A stage has a residue or a grid, never both.
+    map is a `Product`.
+
+    `stripes` is None, or says that the stage is over the keys of some stripes alone (see
+    `Stripes`); the block map is `Ranges`. Blocks of keys are then blocks of *numbers* of such keys,
+    `0 <= x < local.Lk` with `Size("local.Lk")` = `stripes.keys`: block K holds the numbers
+    `BLOCK_N * K …`, and a FULL one has no number past the last. Key number x is row
+    `stripes.position(x)` of k, v and of buffers over keys, which lies within `Lk` wherever x does
+    within `local.Lk`. Score and mask are over `Index("j")`, as ever the position in the call, here
+    `stripes.position(x)`. Queries are those of any stage.
+
+    A stage has at most one of a residue, a grid and stripes.
     """
 
     dots: tuple[Dot, ...]
@@ -216,6 +227,7 @@ class Attend:
     block_map: BlockMap
     residue: Expression | None = None
     grid: Grid | None = None
+    stripes: Stripes | None = None
     partial: Partial | None = None
 
 

@@ -13,10 +13,11 @@ from itertools import product
 
 import numpy as np
 
-from attndsl.evaluate import Array
-from attndsl.expression import Literal
+from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
+from attndsl.expression import Index, Literal
 from attndsl.planner.grids import Span, spans, tile_sides
 from attndsl.planner.plan import Attend
+from attndsl.planner.stripes import Stripes
 
 Box = tuple[tuple[int, int], ...]
 """Keys of a problem: from a first one to an end, along its one axis or along each."""
@@ -33,10 +34,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class LineProblem:
-    """The whole score matrix, or one residue class of it (see `Attend`).
+    """The whole score matrix, one residue class of it, or the keys of some stripes (see `Attend`).
 
     Query row `row'` of the problem is row `first_row + step * row'` of the call, key `j'` is key
-    `first_key + step * j'`, and `i' = row' + offset`.
+    `first_key + step * j'` or the key of that number in the stripes, and `i' = row' + offset`.
     """
 
     residue: int | None
@@ -46,10 +47,13 @@ class LineProblem:
     rows: int
     keys: int
     offset: int
+    stripes: Stripes | None = None
 
     @property
     def local_sizes(self) -> dict[str, int]:
-        """The sizes that a stage over residue classes knows beside the call's."""
+        """The sizes that a stage over residue classes or stripes knows beside the call's."""
+        if self.stripes is not None:
+            return {"local.Lk": self.keys}
         if self.residue is None:
             return {}
         return {"local.Lq": self.rows, "local.Lk": self.keys, "local.offset": self.offset}
@@ -81,6 +85,10 @@ class LineProblem:
     def key_tokens(self, box: Box) -> Tokens:
         ((start, stop),) = box
         local = np.arange(start, stop)
+        if self.stripes is not None:
+            number = Environment(indices={"number": local})
+            position = evaluate(self.stripes.position(Index("number")), number)
+            return Tokens(position, {"j": position})
         return Tokens(self.first_key + self.step * local, {"j": local})
 
 
@@ -193,6 +201,9 @@ def problems(stage: Attend, sizes: Mapping[str, int], block_m: int) -> tuple[Pro
             GridProblem(names, lengths, each, offset, rows)
             for each in spans(stage.grid, sizes, block_m)
         )
+    if stage.stripes is not None:
+        within = evaluate_size(stage.stripes.keys, sizes)
+        return (LineProblem(None, 1, 0, 0, rows, within, offset, stage.stripes),)
     if stage.residue is None:
         return (LineProblem(None, 1, 0, 0, rows, keys, offset),)
     assert isinstance(stage.residue, Literal)

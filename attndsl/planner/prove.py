@@ -46,7 +46,7 @@ class Prover:
     def __init__(
         self, facts: tuple[Linear, ...] = (), counterexamples: Counterexamples | None = None
     ) -> None:
-        self._facts = facts
+        self.facts = facts
         self._counterexamples = counterexamples or Counterexamples()
         self._tiles = self._counterexamples.among(facts)
         self._proved: dict[object, bool] = {}
@@ -59,13 +59,13 @@ class Prover:
 
     def given(self, *facts: Linear) -> Prover:
         """One that knows more; the same one for the same facts."""
-        new = tuple(fact for fact in facts if fact not in self._facts)
+        new = tuple(fact for fact in facts if fact not in self.facts)
         if not new:
             return self
         key = frozenset(fact.key for fact in new)
         known = self._informed.get(key)
         if known is None:
-            known = Prover((*self._facts, *new), self._counterexamples)
+            known = Prover((*self.facts, *new), self._counterexamples)
             self._informed[key] = known
         return known
 
@@ -122,7 +122,7 @@ class Prover:
             return True
         if self._by_quotients(form, fuel) or self._by_factors(form, fuel):
             return True
-        for fact in (*self._facts, *self._known(form)):
+        for fact in (*self.facts, *self._known(form)):
             # Only facts that cancel an atom bring the search nearer to its end.
             for atom, coefficient in fact.terms.items():
                 present = form.terms.get(atom, 0)

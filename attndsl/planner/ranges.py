@@ -12,9 +12,21 @@ no hull describes) get None and are served by a `Table`.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attndsl.expression import FALSE, TRUE, Binary, Expression, Literal, Select, transform
+from attndsl.expression import (
+    FALSE,
+    TRUE,
+    Binary,
+    Expression,
+    Literal,
+    Select,
+    Size,
+    substitute,
+    transform,
+)
 from attndsl.planner import algebra
 from attndsl.planner.block_map import BlockInterval, Kind, Ranges
 from attndsl.planner.hull import (
@@ -26,10 +38,13 @@ from attndsl.planner.hull import (
     hull,
     undominated,
 )
+from attndsl.planner.linear import Linear, expression_of, linear
 from attndsl.planner.prove import BLOCK_N, Prover
 from attndsl.planner.regime import Regime, regime
+from attndsl.planner.remainder import remainder
 from attndsl.planner.simplify import simplify
-from attndsl.planner.solve import TooManyTerms, on_positions, terms
+from attndsl.planner.solve import Term, TooManyTerms, on_positions, terms
+from attndsl.planner.stripes import Stripes
 from attndsl.planner.wraps import without_wraps
 
 BLOCKS = algebra.ceil_divide(KEYS, BLOCK_N)
@@ -41,10 +56,13 @@ SMALLEST_TILE = 16
 """The fewest keys in a tile of any kernel."""
 
 
-def derive_ranges(mask: Expression, *, axes: tuple[str, ...] = ()) -> Ranges | None:
+def derive_ranges(
+    mask: Expression, *, axes: tuple[str, ...] = (), stripes: Stripes | None = None
+) -> Ranges | None:
     """The block map of an arithmetic mask over `i`, `j`, heads, sizes and inputs per head or batch.
 
-    `mask` has its parameters bound. None where no exact closed form is found.
+    `mask` has its parameters bound. None where no exact closed form is found. With `stripes` the
+    blocks are of the keys in them alone (see `Attend`).
     """
     positional = on_positions(simplify(mask), axes)
     if positional is None:
@@ -52,14 +70,37 @@ def derive_ranges(mask: Expression, *, axes: tuple[str, ...] = ()) -> Ranges | N
     assumed = regime(positional)
     prover = Prover(assumed.facts)
     try:
-        found = _Derivation(prover).intervals(without_wraps(positional, prover))
+        found = _Derivation(prover, stripes).intervals(without_wraps(positional, prover))
     except TooManyTerms:
         return None
-    return None if found is None else Ranges(_within(assumed, found))
+    if found is None:
+        return None
+    if stripes is None:
+        return Ranges(_within(assumed, found, BLOCKS))
+    blocks = substitute(BLOCKS, {KEYS: Size("local.Lk")})
+    return Ranges(_within(assumed, renamed(Ranges(found), _OF_NUMBERS).intervals, blocks))
 
 
-def _within(assumed: Regime, found: tuple[BlockInterval, ...]) -> tuple[BlockInterval, ...]:
-    """The intervals where what is assumed holds; elsewhere every block, PARTIAL.
+def renamed(ranges: Ranges, sizes: Mapping[str, str]) -> Ranges:
+    """The same intervals with other names for sizes."""
+    names: dict[Expression, Expression] = {Size(old): Size(new) for old, new in sizes.items()}
+    return Ranges(
+        tuple(
+            dataclasses.replace(
+                interval,
+                first=substitute(interval.first, names),
+                last=substitute(interval.last, names),
+                guard=substitute(interval.guard, names),
+            )
+            for interval in ranges.intervals
+        )
+    )
+
+
+def _within(
+    assumed: Regime, found: tuple[BlockInterval, ...], blocks: Expression
+) -> tuple[BlockInterval, ...]:
+    """The intervals where what is assumed holds; elsewhere all of `blocks`, PARTIAL.
 
     That part joins the first PARTIAL interval, so that a kernel has no loop for it alone."""
     holds = assumed.condition
@@ -74,7 +115,7 @@ def _within(assumed: Regime, found: tuple[BlockInterval, ...]) -> tuple[BlockInt
     for interval in found:
         guard, otherwise = interval.guard, ZERO
         if interval.kind is Kind.PARTIAL and not joined:
-            joined, otherwise = True, BLOCKS
+            joined, otherwise = True, blocks
             guard = TRUE if guard == TRUE else algebra.disjunction(fails, guard)
         result.append(
             BlockInterval(
@@ -107,11 +148,20 @@ class Span:
 
 
 class _Derivation:
-    """Intervals of blocks, from what can be proved of their ends."""
+    """Intervals of blocks, from what can be proved of their ends.
 
-    def __init__(self, prover: Prover) -> None:
+    `prover` knows positions. With stripes the blocks are of numbers of keys, and so `Lk` is the
+    number of these, beside `all.Lk`, the length.
+    """
+
+    def __init__(self, prover: Prover, stripes: Stripes | None) -> None:
+        self._positions, self._stripes = prover, stripes
+        within_keys = QUERIES_WITHIN_KEYS
+        if stripes is not None:
+            prover = Prover(tuple(map(_beside_numbers, prover.facts)))
+            within_keys = _beside_numbers(within_keys)
         self._prover = prover
-        self._loosely = prover.given(QUERIES_WITHIN_KEYS)
+        self._loosely = prover.given(within_keys)
 
     def intervals(self, mask: Expression) -> tuple[BlockInterval, ...] | None:
         """The intervals of a mask over positions; None where it has no exact closed form."""
@@ -149,17 +199,43 @@ class _Derivation:
 
     def _spans(self, mask: Expression, *, hidden: bool) -> list[Span] | None:
         """The key blocks that meet the mask, as spans that may overlap."""
-        found = terms(mask, self._prover)
+        found = terms(mask, self._positions)
         if found is None:
             return None
         spans = []
         for term in found:
-            columns = hull(term, self._prover, hidden=hidden)
+            columns = hull(term, self._positions, hidden=hidden)
+            if columns is not None and self._stripes is not None:
+                columns = self._numbers(term, columns, self._stripes, hidden=hidden)
             if columns is None:
                 return None
             if columns.condition != FALSE and columns.guard != FALSE:
                 spans.append(_blocks(columns))
         return spans
+
+    def _numbers(self, term: Term, columns: Hull, stripes: Stripes, *, hidden: bool) -> Hull | None:
+        """The numbers of the keys in stripes among a hull's columns. Every one of these columns
+        counts, and numbers rise with positions, so that the numbers are a hull as the columns are.
+        """
+        rest = remainder(term.rest[0], self._positions) if term.rest else None
+        if rest is not None and rest.variable != "i":
+            return None
+
+        def number(end: Expression) -> Expression:
+            return end if end in (ZERO, KEYS) else substitute(stripes.below(end), _BESIDE_NUMBERS)
+
+        # The number of all keys is the same bound, whichever end of the hull it is a part of.
+        everything = substitute(stripes.keys, _BESIDE_NUMBERS)
+        lower, upper = (
+            simplify(substitute(number(end), {everything: KEYS}))
+            for end in (columns.lower, columns.upper)
+        )
+        condition = substitute(columns.condition, _BESIDE_NUMBERS)
+        # There may be columns and none of them in a stripe.
+        is_tail = hidden and upper == KEYS
+        if lower != ZERO and not is_tail and not self._prover.below(lower, upper):
+            condition = algebra.conjunction(condition, algebra.compare("<", lower, upper))
+        return Hull(lower, upper, condition)
 
     def _full(self, hidden: list[Span]) -> list[Span]:
         """The blocks that meet no span, in ascending order, within the blocks that exist wholly."""
@@ -324,6 +400,15 @@ class _Derivation:
             outside = [algebra.opposite(piece.contains) for piece in merged]
             result.append(Span(rest.first, rest.last, algebra.conjunction(rest.guard, *outside)))
         return [span for span in result if not self._is_empty(span)]
+
+
+# While intervals over numbers of keys are derived, `Lk` is how many numbers there are.
+_OF_NUMBERS = {"Lk": "local.Lk", "all.Lk": "Lk"}
+_BESIDE_NUMBERS: dict[Expression, Expression] = {KEYS: Size("all.Lk")}
+
+
+def _beside_numbers(fact: Linear) -> Linear:
+    return linear(substitute(expression_of(fact), _BESIDE_NUMBERS))
 
 
 def _blocks(columns: Hull) -> Span:

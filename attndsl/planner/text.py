@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from attndsl.attention import Elementwise, Normalizer, Softmax
 from attndsl.diagnostics import InternalError
-from attndsl.expression import TRUE, Literal, Size, Vector
+from attndsl.expression import TRUE, Index, Literal, Size, Vector
 from attndsl.planner.block_map import (
     BlockInterval,
     BlockMap,
@@ -44,6 +44,10 @@ def _title(stage: Stage) -> str:
             over = "tiles of the score matrix"
             if residue is not None:
                 over = f"tiles of the scores of each residue class r modulo {text(residue)}"
+            if stage.stripes is not None:
+                over += (
+                    f", keys in stripes of {stage.stripes.width} of every {stage.stripes.period}"
+                )
             if grid is not None:
                 over = f"boxes of the grid {' × '.join(axis.name for axis in grid.axes)}"
                 classes = [
@@ -83,6 +87,9 @@ def _attend(stage: Attend) -> Iterator[str]:
         yield f"i, j     = counted within the class: position r + {modulus} * i, r + {modulus} * j"
     if stage.grid is not None:
         yield from _grid(stage.grid)
+    if stage.stripes is not None:
+        yield f"keys     = {text(stage.stripes.keys)}, those of the stripes alone"
+        yield f"j        = {text(stage.stripes.position(Index('x')))} of key number x"
     for number, dot in enumerate(stage.dots):
         yield f"dot#{number}    = {source_text(dot.query)} · {source_text(dot.key)}"
     yield f"score    = {text(stage.score)}"

@@ -45,6 +45,7 @@ from attndsl.planner.block_map import (
     bounds,
 )
 from attndsl.planner.plan import Attend, Buffer, Grid, Plan, Prepare, Scan, Source
+from attndsl.planner.stripes import Stripes
 
 SIZES = {"B", "H", "Hkv", "Lq", "Lk", "D", "Dv", "offset"}
 LOCAL_SIZES = {"local.Lq", "local.Lk", "local.offset"}
@@ -54,7 +55,7 @@ COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
 # Per token: what a query-side and a key-side element may vary with, and read.
 QUERY_INDICES = {"b", "h", "g", "i", "row"}
 KEY_INDICES = {"b", "h", "g", "j"}
-BOUND_INDICES = {"b", "h", "g", "i_first", "i_last", "residue"}
+BOUND_INDICES = {"b", "h", "g", "i_first", "i_last"}
 
 
 def verify(plan: Plan) -> None:
@@ -129,6 +130,8 @@ class _Verifier:
 
     def _attend(self, stage: Attend) -> None:
         indices = {"b", "h", "g", "i", "j", "row"}
+        if stage.stripes is not None:
+            self._stripes(stage, stage.stripes)
         if stage.residue is not None:
             self._residue(stage)
             indices = {"b", "h", "g", "i", "j", "residue"}
@@ -157,12 +160,24 @@ class _Verifier:
                     self._expression(divisor, FLOAT, row_indices)
             case _:
                 self._require(False, "the normaliser is one that targets compile")
+        if stage.stripes is not None:
+            self._sizes = known | {"local.Lk"}
         self._block_map(stage.block_map, stage)
         self._sizes = known
         if stage.partial is not None:
             self._require(isinstance(stage.normalizer, Softmax), "only softmaxes merge")
             self._define(stage.partial.output)
             self._define(stage.partial.log_sum_exp)
+
+    def _stripes(self, stage: Attend, stripes: Stripes) -> None:
+        self._require(stage.residue is None, "a stage has residue classes or stripes")
+        self._require(stage.grid is None, "a stage has a grid or stripes")
+        self._require(isinstance(stage.block_map, Ranges), "a stage over stripes has ranges")
+        self._require(0 < stripes.width < stripes.period, "stripes leave keys out")
+        self._require(
+            -stripes.width < stripes.start <= stripes.period - stripes.width,
+            "stripes begin in the first period",
+        )
 
     def _residue(self, stage: Attend) -> None:
         self._require(stage.grid is None, "a stage has residue classes or a grid")
@@ -207,12 +222,13 @@ class _Verifier:
                 self._expression(bound, INT, indices)
 
     def _block_map(self, block_map: BlockMap, stage: Attend) -> None:
+        indices = BOUND_INDICES | ({"residue"} if stage.residue is not None else set())
         match block_map:
             case Ranges(intervals):
                 for interval in intervals:
                     for bound in (interval.first, interval.last):
-                        self._expression(bound, INT, BOUND_INDICES, tile=True)
-                    self._expression(interval.guard, BOOL, BOUND_INDICES | {"K"}, tile=True)
+                        self._expression(bound, INT, indices, tile=True)
+                    self._expression(interval.guard, BOOL, indices | {"K"}, tile=True)
                     self._require(interval.step > 0, "a step is positive")
                     self._require(interval.kind > 0, "only blocks that are visited are listed")
             case Product(windows):

@@ -14,7 +14,7 @@ from attndsl.attention import map_normalizer
 from attndsl.expression import Coordinate, Expression, Literal, Size, substitute, walk
 from attndsl.planner.block_map import Ranges
 from attndsl.planner.plan import Attend, Plan
-from attndsl.planner.ranges import derive_ranges
+from attndsl.planner.ranges import derive_ranges, renamed
 from attndsl.planner.residue import modulus_of, on_classes
 
 
@@ -62,17 +62,7 @@ def _local_ranges(mask: Expression) -> Ranges | None:
         return None
     names = {"Lk": "local.Lk", "Lq": "local.Lq", "offset": "local.offset"}
     names |= {"all.Lk": "Lk", "all.Lq": "Lq", "all.offset": "offset"}
-    return Ranges(
-        tuple(
-            dataclasses.replace(
-                interval,
-                first=_renamed(interval.first, names),
-                last=_renamed(interval.last, names),
-                guard=_renamed(interval.guard, names),
-            )
-            for interval in ranges.intervals
-        )
-    )
+    return renamed(ranges, names)
 
 
 def _renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
