@@ -19,6 +19,7 @@ SHOWN = (
     "cosine",
     "dilated",
     "documents",
+    "fixed",
     "flash_sigmoid",
     "forgetting",
     "gemma2",

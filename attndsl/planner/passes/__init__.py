@@ -12,12 +12,14 @@ from attndsl.planner.passes.simplify_expressions import simplify_expressions
 from attndsl.planner.passes.split_strides import split_strides
 from attndsl.planner.passes.take_grids import take_grids
 from attndsl.planner.passes.take_residues import take_residues
+from attndsl.planner.passes.take_stripes import take_stripes
 from attndsl.planner.plan import Plan
 
 PASSES: tuple[Callable[[Plan], Plan], ...] = (
     simplify_expressions,
     split_strides,
     take_residues,
+    take_stripes,
     take_grids,
     derive_block_map,
 )
