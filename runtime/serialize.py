@@ -27,6 +27,7 @@ _MODULES = (
     "attndsl.attention",
     "attndsl.diagnostics",
     "attndsl.planner.block_map",
+    "attndsl.planner.stripes",
     "attndsl.planner.plan",
     "attndsl.codegen.program",
 )

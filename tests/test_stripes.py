@@ -25,10 +25,11 @@ from attndsl.planner import plan
 from attndsl.planner.block_map import Kind, Product, Ranges
 from attndsl.planner.cost import cost
 from attndsl.planner.execute import execute
+from attndsl.planner.find_stripes import stripes_of
 from attndsl.planner.passes.split_strides import strided_part
 from attndsl.planner.plan import Attend, Grid, GridAxis, Plan
 from attndsl.planner.ranges import SMALLEST_TILE
-from attndsl.planner.stripes import Stripes, stripes_of
+from attndsl.planner.stripes import Stripes
 from attndsl.planner.verify import verify
 from attndsl.planner.visits import count_blocks, visits
 from attndsl.printing import text

@@ -32,6 +32,7 @@ from attndsl.codegen.cpp.query_factor import fold_factors
 from attndsl.codegen.cpp.reads import Array, Reads
 from attndsl.codegen.cpp.scope import Level, Scope, Text
 from attndsl.codegen.cpp.sources import Sources
+from attndsl.codegen.cpp.striped_places import StripedPlaces
 from attndsl.codegen.cpp.vectors import Vectors
 from attndsl.codegen.program import Entry, Specialization, Tile
 from attndsl.codegen.writer import Writer
@@ -70,16 +71,21 @@ class AttendKernel:
         self._alone = len(plan.attends) == 1
         self._arguments = Arguments("AttendArguments")
         self._residue = None if stage.residue is None else constant(stage.residue, specialization)
-        scattered = stage.grid is not None
+        scattered_keys = stage.grid is not None or stage.stripes is not None
         self._sources = Sources(
-            self._arguments, specialization, arrays, self._residue, scattered=scattered
+            self._arguments,
+            specialization,
+            arrays,
+            self._residue,
+            scattered_queries=stage.grid is not None,
+            scattered_keys=scattered_keys,
         )
         self._reads = Reads(
             self._arguments,
             arrays,
             stages=True,
             residue=stage.residue is not None,
-            scattered=scattered,
+            scattered_keys=scattered_keys,
         )
         self._places = self._places_of(tile)
         self._support: set[str] = set()
@@ -176,6 +182,8 @@ class AttendKernel:
     def _places_of(self, tile: Tile) -> Places:
         stage, shared = self._stage, self._arguments
         if stage.grid is None:
+            if stage.stripes is not None:
+                return StripedPlaces(shared, None, stage.block_map, stripes=stage.stripes)
             return LinePlaces(shared, self._residue, stage.block_map)
         if not isinstance(stage.block_map, Product):
             raise InternalError("a stage over a grid has windows along its axes")
@@ -184,7 +192,7 @@ class AttendKernel:
     def _products_of(self, arrays: dict[str, Array], tile: Tile) -> Products:
         shared = self._stage, self._sources, self._expressions, self._factors
         if has_bfloat16_form(self._stage, self._sources, tile):
-            if self._stage.grid is not None:
+            if self._sources.scattered_keys:
                 return GatheredProducts(*shared)
             turned, finite = (
                 self._own_buffer(stem, arrays) for stem in ("turned_values", "finite_values")
@@ -317,7 +325,7 @@ class AttendKernel:
         out = self._arguments.tensor(name, dtype, written=True)
         strides = [self._arguments.stride(name, axis) for axis in range(3)]
         base = f"{out} + b * {strides[0]} + h * {strides[1]}"
-        if not self._sources.scattered:
+        if not self._sources.scattered_queries:
             base += f" + {self._sources.query_token} * {strides[2]}"
         w.line(
             f"store_columns<Dv>(scratch.output, {self._rows.final_factor}, {base}, "
@@ -334,7 +342,7 @@ class AttendKernel:
         pointer = self._arguments.tensor(name, "fp32", written=True)
         strides = [self._arguments.stride(name, axis) for axis in range(3)]
         row = f"({self._sources.query_token} + {self._step}lane)"
-        if self._sources.scattered:
+        if self._sources.scattered_queries:
             row = "queries.rows[lane]"
         return f"{pointer}[b * {strides[0]} + h * {strides[1]} + {row} * {strides[2]}]"
 

@@ -43,8 +43,9 @@ MOST_PARTS = 16
 
 
 def has_few_form(stage: Attend) -> bool:
-    """Residue classes and grids scatter a few queries over many problems: tiles serve those."""
-    return stage.residue is None and stage.grid is None
+    """Residue classes and grids scatter a few queries over many problems: tiles serve those, and
+    those that see few keys."""
+    return stage.residue is None and stage.grid is None and stage.stripes is None
 
 
 class FewQueries:

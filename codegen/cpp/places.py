@@ -80,8 +80,11 @@ class LinePlaces:
     block_map: BlockMap
     expressions: Expressions = field(init=False)
     support: set[str] = field(default_factory=set)
-    members: tuple[str, ...] = ()
     absorb: str = "int32_t block, auto kind"
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def spelled(self) -> Mapping[Expression, Text]:

@@ -135,7 +135,7 @@ class FloatProducts:
         ahead = f"{pointer}, {stride}, 0"
         if self.stage.dots:
             key = self.sources.key(self.stage.dots[0].key)
-            if key.element == "float" and not self.sources.scattered:
+            if key.element == "float" and not self.sources.scattered_keys:
                 width = self.sources.size(self.stage.dots[0].key)
                 ahead = f"{_key_rows(0)} + BLOCK_N * {key.stride}, {key.stride}, {width}"
         sums = f"scratch.scores, {factor}, scratch.output"
@@ -167,7 +167,7 @@ class FloatProducts:
 
     def _converted(self, w: Writer, pointer: str, place: Place, size: int) -> tuple[str, str]:
         """Where the tile lies as floats, row after row, and its stride."""
-        if self.sources.scattered:
+        if self.sources.scattered_keys:
             self.sources.converted(size)
             w.line(
                 f"gather_rows<{size}>({pointer}, {place.stride}, scratch.keys.numbers, keys, "

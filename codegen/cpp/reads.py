@@ -60,13 +60,13 @@ class StagedVector:
 @dataclass
 class Reads:
     """`stages`: whether the kernel has a scratch block that tiles and vectors can be kept in.
-    `scattered`: whether a block's keys are not consecutive ones."""
+    `scattered_keys`: whether a block's keys are not consecutive ones."""
 
     arguments: Arguments
     arrays: Mapping[str, Array]
     stages: bool = False
     residue: bool = False
-    scattered: bool = False
+    scattered_keys: bool = False
     pair_tiles: dict[Read, PairTile] = field(default_factory=dict)
     staged_vectors: dict[Read, StagedVector] = field(default_factory=dict)
 
@@ -172,7 +172,7 @@ class Reads:
         *others, last = node.indices
         return (
             last == Index("j")
-            and not (self.residue or self.scattered)
+            and not (self.residue or self.scattered_keys)
             and self.dimension(node, len(others)) == Size("Lk")
             and all(not expressions.level(index) & Level.STEP for index in others)
         )

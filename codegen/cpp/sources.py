@@ -27,14 +27,16 @@ class Place:
 
 @dataclass
 class Sources:
-    """`residue` is the modulus where positions are taken class by class. `scattered`: the tokens of
-    a tile lie anywhere; a place is then that of token 0, and tables say which rows are meant."""
+    """`residue` is the modulus where positions are taken class by class. `scattered_queries`,
+    `scattered_keys`: the tokens of a tile, or of a block, lie anywhere; a place is then that of
+    token 0, and tables say which rows are meant."""
 
     arguments: Arguments
     specialization: Specialization
     arrays: Mapping[str, Array]
     residue: int | None
-    scattered: bool = False
+    scattered_queries: bool = False
+    scattered_keys: bool = False
     converted_width: int = 0
     used_support: set[str] = field(default_factory=set)
 
@@ -46,7 +48,7 @@ class Sources:
     @property
     def rows(self) -> str:
         """The rows of the lanes, as functions that load and store columns take them."""
-        return "queries.rows" if self.scattered else "rows"
+        return "queries.rows" if self.scattered_queries else "rows"
 
     @property
     def key_token(self) -> str:
@@ -54,16 +56,16 @@ class Sources:
 
     def query(self, source: Source) -> Place:
         """The vectors of the tile's queries, from its first."""
-        return self._place(source, None if self.scattered else self.query_token, "h")
+        return self._place(source, None if self.scattered_queries else self.query_token, "h")
 
     def key(self, source: Source) -> Place:
         """The vectors of a block's keys, from its first."""
-        return self._place(source, None if self.scattered else self.key_token, "g")
+        return self._place(source, None if self.scattered_keys else self.key_token, "g")
 
     def key_vector(self, source: Source) -> str:
         """The vector of key `key` of a block."""
         place = self.key(source)
-        number = "scratch.keys.numbers[key]" if self.scattered else "key"
+        number = "scratch.keys.numbers[key]" if self.scattered_keys else "key"
         return f"{place.pointer} + {number} * {place.stride}"
 
     def token(self, name: str, token: str, head: str) -> Place:

@@ -27,6 +27,7 @@ from attndsl.expression import (
     Vector,
 )
 from attndsl.planner import algebra
+from attndsl.planner.find_stripes import stripes_of
 from attndsl.planner.linear import Linear, linear
 from attndsl.planner.passes.take_residues import by_residue
 from attndsl.planner.passes.take_stripes import are_narrow, by_stripes
@@ -34,7 +35,7 @@ from attndsl.planner.plan import Attend, Buffer, Partial, Plan
 from attndsl.planner.ranges import derive_ranges
 from attndsl.planner.residue import modulus_of
 from attndsl.planner.simplify import simplify
-from attndsl.planner.stripes import Stripes, stripes_of
+from attndsl.planner.stripes import Stripes
 
 # Below this, one pair in m is still a good part of every block.
 SMALLEST_MODULUS = 4

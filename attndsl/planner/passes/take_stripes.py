@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from attndsl.planner.find_stripes import stripes_of
 from attndsl.planner.lower import EVERYTHING
 from attndsl.planner.plan import Attend, Plan
 from attndsl.planner.ranges import derive_ranges
 from attndsl.planner.simplify import simplify
-from attndsl.planner.stripes import Stripes, stripes_of
+from attndsl.planner.stripes import Stripes
 
 # Of fewer positions than this for each key in a stripe, blocks are well filled as they are.
 LEAST_SPARSITY = 4
