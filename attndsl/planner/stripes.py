@@ -26,14 +26,14 @@ class Stripes:
     start: int
 
     @property
-    def _missing(self) -> int:
+    def missing(self) -> int:
         """How many positions of the first stripe lie before key 0."""
         return max(0, -self.start)
 
     def position(self, number: Expression) -> Expression:
         """The key that has a number, 0 … , among those in the stripes."""
         width = Literal(self.width)
-        along = algebra.add(number, Literal(self._missing))
+        along = algebra.add(number, Literal(self.missing))
         stripe = algebra.multiply(Literal(self.period), algebra.floor_divide(along, width))
         return algebra.add(stripe, algebra.modulo(along, width), Literal(self.start))
 
@@ -54,7 +54,7 @@ class Stripes:
                 algebra.multiply(width, algebra.floor_divide(from_start, period)),
                 algebra.minimum(algebra.modulo(from_start, period), width),
             ),
-            Literal(self._missing),
+            Literal(self.missing),
         )
 
     @property

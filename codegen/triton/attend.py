@@ -21,6 +21,7 @@ from attndsl.codegen.triton.repair import (
     write_product_of_visible,
     write_test,
 )
+from attndsl.codegen.triton.striped_places import StripedPlaces
 from attndsl.codegen.triton.tokens import (
     TRITON_TYPES,
     Chunk,
@@ -298,10 +299,13 @@ def places_of(kernel: Kernel, stage: Attend, tile: Tile) -> Places:
     if stage.grid is not None:
         assert isinstance(stage.block_map, Product)
         return GridPlaces(kernel, stage.grid, stage.block_map, tile)
+    blocks = for_tile(stage.block_map, tile)
+    if stage.stripes is not None:
+        return StripedPlaces(kernel, blocks, stage.stripes, tile)
     step = 1
     if stage.residue is not None:
         step = integer(stage.residue, kernel.specialization)
-    return LinePlaces(kernel, for_tile(stage.block_map, tile), step)
+    return LinePlaces(kernel, blocks, step)
 
 
 def precision_option(dtype: DType) -> str:

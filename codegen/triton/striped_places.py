@@ -1,0 +1,118 @@
+"""Keys in stripes, counted among these alone: how far a block's keys are from its first one.
+
+Where blocks hold whole stripes, these distances are the same for all of them and computed once.
+Otherwise they follow from the number of a block's first key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attndsl.codegen.program import Tile
+from attndsl.codegen.triton.arrange import KEY_LANE, KEY_START
+from attndsl.codegen.triton.kernel import Kernel
+from attndsl.codegen.triton.places import Block, KeyTile, LinePlaces
+from attndsl.codegen.triton.values import Binding, Value
+from attndsl.expression import Index, Size
+from attndsl.planner.block_map import BlockMap, Kind
+from attndsl.planner.stripes import Stripes
+
+# Of tokens so far apart, the distance in elements may need more than 32 bits.
+_FAR = 1 << 15
+
+
+class StripedPlaces(LinePlaces):
+    """Consecutive queries, and blocks of the keys that lie in `stripes`."""
+
+    def __init__(self, kernel: Kernel, block_map: BlockMap, stripes: Stripes, tile: Tile):
+        super().__init__(kernel, block_map, 1)
+        self.stripes = stripes
+        self.block_n = tile.block_n
+        self._few_number = ""
+
+    def write_program(self) -> None:
+        super().write_program()
+        self.kernel.line("# Keys are counted among those of the stripes.")
+        count = self.kernel.named(self.stripes.keys, "striped_keys")
+        self.kernel.define(Size("local.Lk"), count)
+        self.key_length = count.text
+
+    def write_key_lanes(self) -> None:
+        self._write_lanes("key_numbers", "tl.arange(0, BLOCK_N)", self.block_n)
+
+    def _write_lanes(self, wanted: str, lanes: str, count: int) -> Value:
+        """The numbers 0 … count - 1, and how far keys are apart if that is the same for any."""
+        self._numbers = self.kernel.assign(wanted, Value(lanes, "n"))
+        self._is_even = count % self.stripes.width == 0
+        if self._is_even:
+            self._write_distances(str(self.stripes.missing or ""))
+        self._is_far = (count // self.stripes.width + 2) * self.stripes.period > _FAR
+        return self._numbers
+
+    def _write_distances(self, within: str) -> str:
+        """How far the keys are from the first one, which is number `within` of its stripe."""
+        along = f"({self._numbers.text} + {within})" if within else self._numbers.text
+        text = self._spread(along) + (f" - {within}" if within else "")
+        distances = self.kernel.assign("key_lanes", Value(text, "n"))
+        self.kernel.define(KEY_LANE, distances)
+        return distances.text
+
+    def _spread(self, along: str) -> str:
+        """How far a key is from the first stripe's start, if `along` keys lie between them."""
+        period, width = self.stripes.period, self.stripes.width
+        if width == 1:
+            return f"{along} * {period}"
+        return f"{along} // {width} * {period} + {along} % {width}"
+
+    def _position(self, number: str) -> str:
+        """The position of a key, by its number."""
+        missing, start = self.stripes.missing, self.stripes.start
+        along = f"({number} + {missing})" if missing else number
+        if not start:
+            return self._spread(along)
+        return f"{self._spread(along)} {'-' if start < 0 else '+'} {abs(start)}"
+
+    def begin_tile(self, kind: Kind, block: Block) -> KeyTile:
+        number = f"{block[0]} * BLOCK_N"
+        if self._is_even:
+            step = self.block_n // self.stripes.width * self.stripes.period
+            first = max(0, self.stripes.start)
+            start = f"{block[0]} * {step}" + (f" + {first}" if first else "")
+            return self._tile(kind, start, number)
+        number = self.kernel.assign("key_number", Value(number)).text
+        return self._tile(kind, self._position(number), number)
+
+    def _tile(self, kind: Kind, first: str, number: str) -> KeyTile:
+        kernel, stripes = self.kernel, self.stripes
+        start = kernel.assign("key_start", Value(first)).text
+        kernel.define(KEY_START, Value(start))
+        if self._is_even:
+            lane = distances = kernel.value(KEY_LANE).text
+        else:
+            within = f"({number} + {stripes.missing})" if stripes.missing else number
+            within = kernel.assign("in_stripe", Value(f"{within} % {stripes.width}")).text
+            lane = distances = self._write_distances(within)
+        if kind is Kind.PARTIAL:
+            bounded = f"tl.minimum({distances}, {kernel.size('Lk')} - 1 - {start})"
+            lane = kernel.assign("key_lane", Value(bounded, "n")).text
+        kernel.define_lazily(Index("j"), "j", Value(f"{start} + {lane}", "n", Binding.SUM))
+        offsets = f"{lane}.to(tl.int64)" if self._is_far else lane
+        exists = f"{self._numbers.text} < {self.key_length} - {number}"
+        return KeyTile(start, distances, offsets, exists)
+
+    @contextmanager
+    def few_keys(self, count: int) -> Iterator[Value]:
+        with self.kernel.other_lanes((KEY_LANE,), str(count)):
+            yield self._write_lanes("few_numbers", f"tl.arange(0, {count})", count)
+
+    def begin_few(self, block: Block, first: str) -> KeyTile:
+        number = f"{block[0]} * BLOCK_N + {first}"
+        self._few_number = self.kernel.assign("key_number", Value(number)).text
+        return self._tile(Kind.PARTIAL, self._position(self._few_number), self._few_number)
+
+    def key_count(self, tile: KeyTile, first: str, count: int) -> str:
+        return f"tl.minimum({count}, {self.key_length} - {self._few_number})"
+
+    def key_number(self, tile: KeyTile, first: str, key: str) -> str:
+        return f"({self._position(f'({self._few_number} + {key})')})"
