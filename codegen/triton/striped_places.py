@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from attndsl.codegen.program import Tile
 from attndsl.codegen.triton.arrange import KEY_LANE, KEY_START
@@ -22,6 +23,16 @@ from attndsl.planner.stripes import Stripes
 _FAR = 1 << 15
 
 
+@dataclass(frozen=True)
+class _Lanes:
+    """`numbers` names 0 … of a block's keys. `are_even`: blocks hold whole stripes. `are_far`: keys
+    may lie so far apart that their distance takes 64 bits."""
+
+    numbers: str
+    are_even: bool
+    are_far: bool
+
+
 class StripedPlaces(LinePlaces):
     """Consecutive queries, and blocks of the keys that lie in `stripes`."""
 
@@ -30,6 +41,7 @@ class StripedPlaces(LinePlaces):
         self.stripes = stripes
         self.block_n = tile.block_n
         self._few_number = ""
+        self._lanes = _Lanes("", False, False)
 
     def write_program(self) -> None:
         super().write_program()
@@ -43,16 +55,18 @@ class StripedPlaces(LinePlaces):
 
     def _write_lanes(self, wanted: str, lanes: str, count: int) -> Value:
         """The numbers 0 … count - 1, and how far keys are apart if that is the same for any."""
-        self._numbers = self.kernel.assign(wanted, Value(lanes, "n"))
-        self._is_even = count % self.stripes.width == 0
-        if self._is_even:
+        numbers = self.kernel.assign(wanted, Value(lanes, "n"))
+        width, period = self.stripes.width, self.stripes.period
+        is_far = (count // width + 2) * period > _FAR
+        self._lanes = _Lanes(numbers.text, count % width == 0, is_far)
+        if self._lanes.are_even:
             self._write_distances(str(self.stripes.missing or ""))
-        self._is_far = (count // self.stripes.width + 2) * self.stripes.period > _FAR
-        return self._numbers
+        return numbers
 
     def _write_distances(self, within: str) -> str:
         """How far the keys are from the first one, which is number `within` of its stripe."""
-        along = f"({self._numbers.text} + {within})" if within else self._numbers.text
+        numbers = self._lanes.numbers
+        along = f"({numbers} + {within})" if within else numbers
         text = self._spread(along) + (f" - {within}" if within else "")
         distances = self.kernel.assign("key_lanes", Value(text, "n"))
         self.kernel.define(KEY_LANE, distances)
@@ -75,7 +89,7 @@ class StripedPlaces(LinePlaces):
 
     def begin_tile(self, kind: Kind, block: Block) -> KeyTile:
         number = f"{block[0]} * BLOCK_N"
-        if self._is_even:
+        if self._lanes.are_even:
             step = self.block_n // self.stripes.width * self.stripes.period
             first = max(0, self.stripes.start)
             start = f"{block[0]} * {step}" + (f" + {first}" if first else "")
@@ -87,7 +101,7 @@ class StripedPlaces(LinePlaces):
         kernel, stripes = self.kernel, self.stripes
         start = kernel.assign("key_start", Value(first)).text
         kernel.define(KEY_START, Value(start))
-        if self._is_even:
+        if self._lanes.are_even:
             lane = distances = kernel.value(KEY_LANE).text
         else:
             within = f"({number} + {stripes.missing})" if stripes.missing else number
@@ -97,14 +111,16 @@ class StripedPlaces(LinePlaces):
             bounded = f"tl.minimum({distances}, {kernel.size('Lk')} - 1 - {start})"
             lane = kernel.assign("key_lane", Value(bounded, "n")).text
         kernel.define_lazily(Index("j"), "j", Value(f"{start} + {lane}", "n", Binding.SUM))
-        offsets = f"{lane}.to(tl.int64)" if self._is_far else lane
-        exists = f"{self._numbers.text} < {self.key_length} - {number}"
+        offsets = f"{lane}.to(tl.int64)" if self._lanes.are_far else lane
+        exists = f"{self._lanes.numbers} < {self.key_length} - {number}"
         return KeyTile(start, distances, offsets, exists)
 
     @contextmanager
     def few_keys(self, count: int) -> Iterator[Value]:
+        before = self._lanes
         with self.kernel.other_lanes((KEY_LANE,), str(count)):
             yield self._write_lanes("few_numbers", f"tl.arange(0, {count})", count)
+        self._lanes = before
 
     def begin_few(self, block: Block, first: str) -> KeyTile:
         number = f"{block[0]} * BLOCK_N + {first}"
