@@ -19,6 +19,7 @@ from attndsl.codegen.triton.values import Binding, Value, infix, spread
 from attndsl.expression import (
     DotResult,
     Expression,
+    Index,
     Literal,
     Scale,
     ScoreValue,
@@ -95,19 +96,25 @@ class SoftmaxRows:
             weight = f"tl.exp2({self.sink_exponent} - {state.maximum})"
             sink_weight = kernel.assign("sink_weight", Value(weight)).text
         for name, chunk in zip(state.accumulators, value_chunks, strict=True):
-            kernel.line(f"{name} = {self._initial(chunk, sink_weight)}")
+            kernel.line(f"{name} = {self._initial(chunk, sink_weight, again=True)}")
 
-    def _initial(self, chunk: Chunk, sink_weight: str) -> str:
+    def _initial(self, chunk: Chunk, sink_weight: str, *, again: bool = False) -> str:
         """What the sink contributes to a chunk of the output; `sink_weight` names a row's."""
         zeros = zeros_of(chunk)
         if self.normalizer.sink_value is None:
             return zeros
-        return f"{zeros} + {self._sink_value(chunk, sink_weight)}"
+        return f"{zeros} + {self._sink_value(chunk, sink_weight, again)}"
 
-    def _sink_value(self, chunk: Chunk, sink_weight: str) -> str:
+    def _sink_value(self, chunk: Chunk, sink_weight: str, again: bool) -> str:
         vector = self.normalizer.sink_value
         assert vector is not None
         lane = lane_index(self.kernel, chunk.used, start=chunk.start, width=chunk.width)
+        if again:
+            # Under another name the value is read anew: kept, it would hold as many registers as
+            # the accumulators throughout all loops.
+            lanes = self.kernel.value(lane)
+            lane = Index(f"{lane.name} again")
+            self.kernel.define(lane, lanes)
         self.kernel.extents["d"] = str(chunk.width)
         value = self.kernel.value(element(vector, lane))
         return infix("*", Binding.PRODUCT, Value(sink_weight, "m"), value).text
