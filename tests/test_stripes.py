@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive.case import EXAMPLES
+from stripe_cases import MASKS
 
 from attndsl import reference
 from attndsl.attention import Attention
@@ -33,24 +34,6 @@ from attndsl.planner.stripes import Stripes
 from attndsl.planner.verify import verify
 from attndsl.planner.visits import count_blocks, visits
 from attndsl.printing import text
-
-# One stage over stripes alone, or beside others.
-MASKS = [
-    "j % 40 < 3",
-    "causal and j % 16 >= 13",
-    "causal and (j + 5) % 20 < 4",
-    "causal and 2 <= j % 24 and j % 24 < 7",
-    "j % 9 == 4 and abs(i - j) < 30",
-    "(3 - j) % 17 <= 1 and j < 50",
-    "j // 3 % 11 == 2",
-    "(j // 2 - 1) // 2 % 7 == 6 and i - j < 25 and i - j >= -12",
-    "i // 8 == j // 8 or j % 16 == 15",
-    "causal and (i // 12 == j // 12 or j % 12 >= 9)",
-    "causal and ((i + 3) // 20 == (j + 3) // 20 or (j + 3) % 20 >= 17)",
-    "causal and (i - j < 10 or j % 30 < 2)",
-    "abs(i - j) < 6 or j % 32 == 0 and j <= i",
-    "causal and (h == 0 or j % 16 == 3)",
-]
 
 
 def attention_of(mask: str, rest: str = "") -> Attention:

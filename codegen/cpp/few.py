@@ -11,13 +11,14 @@ from attndsl.attention import Elementwise, Softmax
 from attndsl.codegen.cpp.arguments import Arguments
 from attndsl.codegen.cpp.block_loops import write_block_loops
 from attndsl.codegen.cpp.expressions import Expressions, as_mask, as_vector
+from attndsl.codegen.cpp.few_keys import few_keys_of
 from attndsl.codegen.cpp.few_merge import write_merge
 from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.products import LOG2_E, Unit
 from attndsl.codegen.cpp.query_factor import QueryFactors
 from attndsl.codegen.cpp.reads import Array, Reads
 from attndsl.codegen.cpp.scope import Level, Scope, Text
-from attndsl.codegen.cpp.sources import Sources
+from attndsl.codegen.cpp.sources import Place, Sources
 from attndsl.codegen.cpp.vectors import ElementOf, Vectors
 from attndsl.codegen.program import DType, Specialization
 from attndsl.codegen.writer import Writer
@@ -36,16 +37,15 @@ from attndsl.expression import (
     index_names,
 )
 from attndsl.planner.block_map import Ranges, Table
-from attndsl.planner.plan import Attend, Buffer, Plan
+from attndsl.planner.plan import Attend, Buffer, Plan, Source
 
 MOST_QUERIES = 4
 MOST_PARTS = 16
 
 
 def has_few_form(stage: Attend) -> bool:
-    """Residue classes and grids scatter a few queries over many problems: tiles serve those, and
-    those that see few keys."""
-    return stage.residue is None and stage.grid is None and stage.stripes is None
+    """Residue classes and grids scatter a few queries over many problems: tiles serve those."""
+    return stage.residue is None and stage.grid is None
 
 
 class FewQueries:
@@ -64,7 +64,10 @@ class FewQueries:
         self._plan, self._stage, self._specialization = plan, stage, specialization
         self._arrays, self._arguments, self._factors = arrays, arguments, factors
         self._partials = partials
-        self._sources = Sources(arguments, specialization, arrays, None)
+        self._keys = few_keys_of(stage, arguments)
+        self._sources = Sources(
+            arguments, specialization, arrays, None, scattered_keys=stage.stripes is not None
+        )
         key_side = [dot.key for dot in stage.dots] + [stage.value]
         key_side += [source for name, source in stage.vectors if name != "q"]
         self._shared = "h" not in _block_indices(stage) and not any(
@@ -84,6 +87,7 @@ class FewQueries:
         spelled: dict[Expression, Text] = {
             Index("K"): Text("block", Level.STEP),
             ScoreValue(): Text("score", Level.PAIR),
+            **self._keys.spelled,
         }
         for dot in range(len(stage.dots)):
             cell = f"scratch.scores_{dot}[number * COLUMNS + column]"
@@ -104,7 +108,7 @@ class FewQueries:
                 }
             ),
         )
-        self._support = {"tile", "transpose", "keys_as_lanes"}
+        self._support = {"tile", "transpose", "keys_as_lanes", *self._keys.support}
         if specialization.dtype == DType.BFLOAT16:
             self._support.add("bfloat16_rows")
         self.unit = Unit(None if factors.is_product_alone else LOG2_E)
@@ -150,6 +154,7 @@ class FewQueries:
     def _write_scratch(self, w: Writer) -> None:
         w.comment("What one thread works on when queries are few; rows are queries of one group.")
         with w.block("struct alignas(64) FewScratch {", "};"):
+            self._keys.write_members(w)
             for dot, product in enumerate(self._stage.dots):
                 size = self._sources.size(product.query)
                 w.line(f"alignas(64) float queries_{dot}[BLOCK_N * {size}];")
@@ -190,7 +195,11 @@ class FewQueries:
             if uses(text, "i_first") or uses(text, "i_last"):
                 w.line("const int32_t i_first = offset, i_last = offset + Lq - 1;")
             w.line("const int32_t count = heads * Lq;")
-            w.line("const int64_t blocks = (static_cast<int64_t>(Lk) + BLOCK_N - 1) / BLOCK_N;")
+            self._keys.write_length(w)
+            length = self._keys.length
+            w.line(
+                f"const int64_t blocks = (static_cast<int64_t>({length}) + BLOCK_N - 1) / BLOCK_N;"
+            )
             w.line("const int64_t part_first = blocks * part / parts;")
             w.line("const int64_t part_last = blocks * (part + 1) / parts;")
             w.line(text.rstrip())
@@ -241,18 +250,23 @@ class FewQueries:
             w.line("[[maybe_unused]] constexpr bool partial = decltype(kind)::partial;")
             w.line("if (block < part_first || block >= part_last) return;")
             w.line("const int32_t first_key = block * BLOCK_N;")
-            w.line("const int32_t keys = partial ? minimum(BLOCK_N, Lk - first_key) : BLOCK_N;")
-            value = self._sources.key(self._stage.value)
+            length = self._keys.length
+            w.line(
+                f"const int32_t keys = partial ? minimum(BLOCK_N, {length} - first_key) : BLOCK_N;"
+            )
+            self._keys.write_block(w)
+            value = self._rows_of(w, self._stage.value, "values")
             w.line(f"const {value.element} *value = {value.pointer};")
+            w.line(f"const int64_t value_stride = {value.stride};")
             for dot, product in enumerate(self._stage.dots):
-                place, size = self._sources.key(product.key), self._sources.size(product.key)
+                place, size = self._rows_of(w, product.key, "rows"), self._sources.size(product.key)
                 w.line(
                     f"dot_keys<{size}>({place.pointer}, {place.stride}, keys, "
                     f"scratch.queries_{dot}, count, scratch.scores_{dot});"
                 )
             for name, source in self._stage.vectors:
                 if name != "q":
-                    place, size = self._sources.key(source), self._sources.size(source)
+                    place, size = self._rows_of(w, source, "rows"), self._sources.size(source)
                     spelled = "key_vector" if name == "k" else "value_vector"
                     w.line(
                         f"load_columns<{size}>({place.pointer}, {place.stride}, keys, 1.0f, "
@@ -261,6 +275,11 @@ class FewQueries:
             self._write_lanes(w)
             w.line(pairs.text().rstrip())
 
+    def _rows_of(self, w: Writer, source: Source, member: str) -> Place:
+        """The vectors of a block's keys."""
+        size = self._sources.size(source)
+        return self._keys.rows(w, self._sources.key(source), size, member)
+
     def _write_lanes(self, w: Writer) -> None:
         """What varies with the key only."""
         scope = self._scopes[Level.LANE]
@@ -268,9 +287,7 @@ class FewQueries:
         w.lines(*scope.arrays)
         with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
             w.comment("Lanes past the last key repeat it.")
-            w.line(
-                "j[column] = first_key + minimum(lane_numbers() + column * LANES, ints(keys - 1));"
-            )
+            w.line(f"j[column] = {self._keys.position};")
             w.lines(*scope.lines)
 
     def _write_rows(self, w: Writer) -> None:
@@ -330,9 +347,8 @@ class FewQueries:
                 w.line("scratch.total[number] += total_of(total);")
                 w.line("const float factor = 1.0f;")
             size = self._sources.size(self._stage.value)
-            value = self._sources.key(self._stage.value)
             w.line(
-                f"add_values<{size}>(value, {value.stride}, keys, "
+                f"add_values<{size}>(value, value_stride, keys, "
                 "reinterpret_cast<const float *>(cells), factor, scratch.output + number * Dv);"
             )
 
