@@ -19,7 +19,7 @@ from attndsl.planner.plan import Plan
 from attndsl.planner.verify import verify
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SMALL, ODD, FLAT, LONG = (8, 8), (13, 11), (3, 29), (21, 5)
+SIDES = SMALL, ODD, FLAT, LONG = (8, 8), (13, 11), (3, 29), (21, 5)
 VIDEO, DEEP = (5, 6, 7), (9, 4, 5)
 
 
@@ -29,7 +29,7 @@ class GridCase:
 
     source: str
     parameters: Mapping[str, object] = field(default_factory=dict)
-    grids: tuple[tuple[int, ...], ...] = (SMALL, ODD, FLAT, LONG)
+    grids: tuple[tuple[int, ...], ...] = SIDES
 
     def __str__(self) -> str:
         named = "-".join(f"{name}={value}" for name, value in self.parameters.items())
@@ -79,6 +79,16 @@ CASES = (
     GridCase("halonet", {"block": 4, "halo": 2}),
     GridCase("halonet", {"block": 5, "halo": 1}),
     GridCase("lkca"),
+    *(GridCase("clear", {"radius": one}, (*SIDES, (32, 40))) for one in (1, 3, 8, 20)),
+    GridCase("abs(i.y - j.y) + 2 * abs(i.x - j.x) <= 7"),
+    GridCase("12 > 4 * (i.y - j.y - 2) ** 2 + abs(j.x - i.x + 1)"),
+    GridCase("(i.y - j.y) * (i.y - j.y) + (i.x - j.x) ** 2 <= 50"),
+    GridCase("abs(i.y - j.y) + abs(i.x - j.x) <= 3 * h"),
+    GridCase("(i.time - j.time) ** 2 + abs(i.x - j.x) <= 4", grids=(VIDEO, DEEP)),
+    GridCase(
+        "(i.time - j.time) ** 2 + (i.y - j.y) ** 2 + 2 * (i.x - j.x) ** 2 <= 14",
+        grids=(VIDEO, DEEP),
+    ),
     GridCase("abs(i.x - j.x) <= 2"),
     GridCase("i.y == j.y"),
     GridCase("j.y <= i.y and abs(i.x - j.x) < 4"),

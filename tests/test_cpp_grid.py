@@ -43,6 +43,20 @@ attention rolled {
     mask = same_y and same_x
 }
 """
+CIRCLE = "attention circle { axes y, x mask = (i.y - j.y) ** 2 + (i.x - j.x) ** 2 < 30 }"
+LARGE_CIRCLE = "attention large { axes y, x mask = (i.y - j.y) ** 2 + (i.x - j.x) ** 2 < 200 }"
+DIAMOND = """
+attention diamond {
+    axes y, x
+    mask = abs(i.y - j.y + 1) + 2 * abs(i.x - j.x) <= 3 + 4 * h
+}
+"""
+BALL = """
+attention ball {
+    axes t, y, x
+    mask = (i.t - j.t) ** 2 + (i.y - j.y) ** 2 + (i.x - j.x) ** 2 <= 9
+}
+"""
 WHOLE_ROWS = "attention whole_rows { axes y, x mask = abs(i.y - j.y) <= 2 }"
 PER_HEAD = """
 attention per_head {
@@ -60,6 +74,9 @@ PLANE = {
     "causal": CAUSAL,
     "rolled": ROLLED,
     "whole rows": WHOLE_ROWS,
+    "circle": CIRCLE,
+    "large circle": LARGE_CIRCLE,
+    "diamond": DIAMOND,
 }
 GRIDS = [(1, 23), (23, 1), (3, 5), (17, 23), (9, 40)]
 
@@ -80,9 +97,10 @@ def test_sides_that_are_no_multiples_of_a_tile(name: str, grid: tuple[int, int])
 
 
 @pytest.mark.parametrize("grid", [(3, 7, 10), (1, 1, 9), (5, 4, 6)], ids=str)
-def test_three_axes(grid: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("spec", [NEAR_3D, BALL])
+def test_three_axes(spec: str, grid: tuple[int, int, int]) -> None:
     length = math.prod(grid)
-    assert_matches(NEAR_3D, *operands(1, 2, 2, length, length), grid=grid)
+    assert_matches(spec, *operands(1, 2, 2, length, length), grid=grid)
 
 
 @pytest.mark.parametrize("name", PLANE)
@@ -98,7 +116,7 @@ def test_queries_outside_of_the_keys(name: str, offset: int) -> None:
     assert_matches(PLANE[name], *operands(1, 1, 1, 90, 12 * 13), grid=(12, 13), offset=offset)
 
 
-@pytest.mark.parametrize("name", ["near", "dilated", "rolled", "causal"])
+@pytest.mark.parametrize("name", ["near", "dilated", "rolled", "causal", "large circle"])
 @pytest.mark.parametrize(("width", "value_width"), [(64, 64), (33, 7), (20, 12), (64, 32)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_dtypes(name: str, width: int, value_width: int, dtype: torch.dtype) -> None:
@@ -113,7 +131,7 @@ def test_dtypes(name: str, width: int, value_width: int, dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", ["near", "whole rows", "rolled"])
+@pytest.mark.parametrize("name", ["near", "whole rows", "rolled", "large circle"])
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_hidden_numbers_do_not_leak(name: str, number: float, dtype: torch.dtype) -> None:
     """A key and a value that only a few queries see must not touch the others."""
@@ -133,7 +151,7 @@ def test_hidden_numbers_do_not_leak(name: str, number: float, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["near", "whole rows", "rolled"])
+@pytest.mark.parametrize("name", ["near", "whole rows", "rolled", "large circle"])
 def test_against_torch(name: str, dtype: torch.dtype) -> None:
     """Dense attention with a mask that is written out in torch."""
     grid = (17, 23)
@@ -156,6 +174,8 @@ def _visible(
     if name == "near":
         top, left = (iy - 2).clamp(0, height - 5), (ix - 2).clamp(0, width - 5)
         return (top <= jy) & (jy < top + 5) & (left <= jx) & (jx < left + 5)
+    if name == "large circle":
+        return (iy - jy) ** 2 + (ix - jx) ** 2 < 200
     if name == "whole rows":
         return (iy - jy).abs() <= 2
     rows = (iy - 3) % height // 7 == (jy - 3) % height // 7

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from attndsl import reference
 from attndsl.diagnostics import AttnError
 from attndsl.evaluate import Environment
+from attndsl.expression import index_names
 from attndsl.module import load_text
 from attndsl.planner.block_map import Kind, Product
 from attndsl.planner.execute import execute
@@ -91,7 +92,7 @@ CALLS = [
 def test_every_block_is_of_its_kind(case: GridCase, grid: tuple[int, ...]) -> None:
     plan = case.plan()
     assert isinstance(plan.attend.block_map, Product)
-    heads = 2 if "h ==" in case.source else 1
+    heads = 3 if "h" in index_names(plan.attention.mask) else 1
     for block_m, block_n in product(TILES, TILES):
         check_blocks(
             plan, sizes_of(plan.attention, grid, Rows(np.prod(grid), 0), heads), block_m, block_n
@@ -178,7 +179,15 @@ def test_random_parts(
 @pytest.mark.parametrize(
     "mask",
     [
-        "(i.y - j.y) ** 2 + (i.x - j.x) ** 2 < 9",
+        "(i.y - j.y) ** 2 - (i.x - j.x) ** 2 < 9",
+        "(i.y - j.y) ** 2 + (i.x - j.x) ** 2 > 9",
+        "(i.y - j.y) ** 2 + (i.x - j.x) ** 3 < 9",
+        "(i.y - j.y) ** 2 + (i.x - j.x) ** 2 < 9 and j.x <= i.x",
+        "(i.y - j.y) ** 2 + abs(i.y - j.y) + (i.x - j.x) ** 2 < 9",
+        "(i.y - j.y) ** 2 + (i.x - j.x) ** 2 < i.x",
+        "(i.y - j.y) ** 2 + (i.x - j.x) ** 2 < h",
+        "abs(i.y - j.y) + abs(i.x - 2 * j.x) < 9",
+        "abs(i.y - j.y) + abs(i.x - j.y) < 9",
         "j <= i and abs(i.x - j.x) < 3",
         "abs(i.y - j.y) < 3 or abs(i.x - j.x) < 3",
         "abs(i.y - j.x) < 3 and abs(i.x - j.x) < 3",
@@ -224,6 +233,63 @@ def test_dilation_costs_what_the_window_does() -> None:
     ]
     visited = [visited_blocks(made, (128, 128)) for made in plans]
     assert max(visited) <= 1.2 * min(visited)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    terms=st.lists(
+        st.builds(
+            lambda factor, form, axis, shift: (
+                f"{factor} * " + form.format(f"(i.{axis} - j.{axis} + {shift})")
+            ),
+            st.integers(1, 4),
+            st.sampled_from(["abs({0})", "{0} ** 2", "{0} * {0}"]),
+            st.sampled_from("yxz"),
+            st.integers(-2, 2),
+        ),
+        min_size=2,
+        max_size=3,
+    ),
+    limit=st.integers(0, 60),
+    operator=st.sampled_from(["<", "<="]),
+    grid=st.tuples(st.integers(1, 12), st.integers(1, 9), st.integers(1, 5)),
+    tile=st.sampled_from([(16, 16), (64, 16), (16, 64)]),
+    data=st.data(),
+)
+def test_random_bounds_on_sums(
+    terms: list[str],
+    limit: int,
+    operator: str,
+    grid: tuple[int, ...],
+    tile: tuple[int, int],
+    data: st.DataObject,
+) -> None:
+    mask = f"{' + '.join(terms)} {operator} {limit}"
+    try:
+        loaded = load_text(f"attention it {{\naxes y, x, z\nmask = {mask}\n}}")
+    except AttnError:  # a mask that hides everything is an error of the spec
+        return
+    (attention,) = loaded.attentions.values()
+    made = grid_plan(attention)
+    if made.attend.grid is None:
+        return
+    keys = int(np.prod(grid))
+    rows = Rows(data.draw(st.integers(1, keys)), data.draw(st.integers(-3, keys)))
+    check_blocks(made, sizes_of(attention, grid, rows, 1), *tile)
+
+
+def test_boxes_within_a_large_circle_are_full() -> None:
+    made = GridCase("clear", {"radius": 33}).plan()
+    sizes = sizes_of(made.attention, (512, 512), Rows(512 * 512, 0), 1)
+    counted = count_blocks(made.attend, Environment(sizes=sizes, axes=("y", "x")), 64, 64)
+    # Boxes of a tile in the middle, whose queries are 0 … 7 along each axis.
+    starts = [(y, x) for y in range(-32, 40, 8) for x in range(-32, 40, 8)]
+    near = [max(0, y - 7, -y - 7) ** 2 + max(0, x - 7, -x - 7) ** 2 < 33**2 for y, x in starts]
+    far = [max(y + 7, 7 - y) ** 2 + max(x + 7, 7 - x) ** 2 < 33**2 for y, x in starts]
+    tiles = 64 * 64
+    assert 20 < sum(far) < sum(near) < 81
+    assert 0.85 * sum(near) * tiles <= counted.visited <= sum(near) * tiles
+    assert 0.85 * sum(far) * tiles <= counted.full <= sum(far) * tiles
 
 
 def visited_blocks(plan: Plan, grid: tuple[int, int]) -> int:

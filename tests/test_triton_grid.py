@@ -45,12 +45,16 @@ PLANE = {
     "let same_x = (i.x + 2) % x.size // 5 == (j.x + 2) % x.size // 5\n"
     "mask = same_y and same_x",
     "whole rows": "mask = abs(i.y - j.y) <= 2",
+    "circle": "mask = (i.y - j.y) ** 2 + (i.x - j.x) ** 2 < 30",
+    "large circle": "mask = (i.y - j.y) ** 2 + (i.x - j.x) ** 2 < 200",
+    "diamond": "mask = abs(i.y - j.y + 1) + 2 * abs(i.x - j.x) <= 3 + 4 * h",
     "per head": "input near: bool[H]\n"
     "mask = abs(i.y - j.y) <= (1 if near[h] else 3) and abs(i.x - j.x) <= 2",
 }
 SPACE = {
     "near": "mask = neighborhood(3, 1)",
     "frames": "mask = j.t <= i.t and i.t - j.t < 3 and abs(i.y - j.y) <= 1 and abs(i.x - j.x) <= 2",
+    "ball": "mask = (i.t - j.t) ** 2 + (i.y - j.y) ** 2 + (i.x - j.x) ** 2 <= 9",
     "dilated": "mask = (i.t - j.t) % 2 == 0 and abs(i.y - j.y) <= 1 and i.x // 3 == j.x // 3",
 }
 GRIDS = [(1, 23), (23, 1), (3, 5), (17, 23)]

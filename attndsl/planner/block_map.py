@@ -60,9 +60,10 @@ class Ranges:
 class Window:
     """Along one axis of a grid: the keys that a tile of queries may see, as coordinates.
 
-    Every key in `[first, last)` is seen by some query of the tile, and none outside is; every query
-    sees all of `[full_first, full_last)`. `0 <= first`, `last <= local.axis.NAME` and the same for
-    the other two; either may be empty (its end at or before its start).
+    Every key in `[first, last)` is seen by some query of the tile, as far as this axis goes, and
+    none outside is; every query sees all of `[full_first, full_last)`. `0 <= first`,
+    `last <= local.axis.NAME` and the same for the other two; either may be empty (its end at or
+    before its start).
     """
 
     first: Expression
@@ -72,15 +73,35 @@ class Window:
 
 
 @dataclass(frozen=True)
+class BoxConditions:
+    """Of a mask that mixes axes, such as a circle: whether some pair of a tile and a box of keys is
+    visible, and whether all are.
+
+    Bools over `Index("i_first.NAME")` and `Index("i_last.NAME")`, the first and the last query of
+    the tile along each axis, `Index("j_first.NAME")` and `Index("j_last.NAME")`, the first and the
+    last existing key of the box (local coordinates), heads and sizes.
+    """
+
+    some: Expression
+    every: Expression
+
+
+@dataclass(frozen=True)
 class Product:
     """The block map of a stage over a grid: a window an axis, in the order of the axes.
 
     Blocks of keys are boxes that begin at the corner of the windows, so that a tile touches as few
     of them as its window needs. A box is visited iff it lies in the windows, and FULL iff it lies
     in all that are full. `Grid` in `plan.py` says how they are numbered.
+
+    With `conditions`, the windows are what bounds the mask along each axis, and both parts of each
+    are the same: a box in them is visited iff `some` holds, and FULL iff it lies in them wholly and
+    `every` holds. A kernel may take a box whose conditions it does not ask for as PARTIAL: the mask
+    hides what is not visible.
     """
 
     windows: tuple[Window, ...]
+    conditions: BoxConditions | None = None
 
 
 @dataclass(frozen=True)
@@ -127,9 +148,11 @@ BlockMap = Ranges | Product | Table | Routed
 def bounds(block_map: BlockMap) -> Iterator[Expression]:
     """Every expression of a block map in closed form; none of a table."""
     match block_map:
-        case Product(windows):
+        case Product(windows, conditions):
             for window in windows:
                 yield from (window.first, window.last, window.full_first, window.full_last)
+            if conditions is not None:
+                yield from (conditions.some, conditions.every)
         case Ranges(intervals):
             for interval in intervals:
                 yield from (interval.first, interval.last, interval.guard)

@@ -6,16 +6,20 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import numpy as np
 
 from attndsl.diagnostics import InternalError
 from attndsl.evaluate import Array, Environment, evaluate
-from attndsl.expression import Expression
-from attndsl.planner.block_map import Kind, Product, Window
+from attndsl.expression import Expression, index_names
+from attndsl.planner.block_map import Kind, Product, Window, bounds
 from attndsl.planner.grids import Span, tile_sides
 from attndsl.planner.lists import Block
 from attndsl.planner.problems import GridProblem
+
+# Conditions are evaluated for at most about this many boxes at a time.
+MOST_BOXES = 1 << 20
 
 
 class GridLists:
@@ -39,22 +43,34 @@ class GridLists:
                 block_map.windows, problem.spans, sides_m, sides_n, strict=True
             )
         ]
+        self._conditions: _Conditions | None = None
+        if block_map.conditions is not None:
+            self._conditions = _Conditions(
+                block_map, environment, problem.names, self._along, self._shape
+            )
 
     def of(self, b: int, h: int, tile: int, only: Kind | None = None) -> tuple[Block, ...]:
         places = np.unravel_index(tile, self._shape)
         pieces = (
             along.pieces(b, h, int(place)) for along, place in zip(self._along, places, strict=True)
         )
-        blocks = []
-        for combination in product(*pieces):
-            is_full = all(full for _, _, full in combination)
-            kind = Kind.FULL if is_full else Kind.PARTIAL
-            if only in (None, kind):
-                box = tuple((start, stop) for start, stop, _ in combination)
-                blocks.append(Block(kind, box))
-        return tuple(blocks)
+        boxes = [
+            (
+                tuple((start, stop) for start, stop, _ in combination),
+                Kind.FULL if all(full for _, _, full in combination) else Kind.PARTIAL,
+            )
+            for combination in product(*pieces)
+        ]
+        if self._conditions is not None and boxes:
+            kinds = self._conditions.kinds_of_tile(b, h, tile)
+            boxes = [(box, kind) for (box, _), kind in zip(boxes, kinds, strict=True)]
+        wanted = (Kind.PARTIAL, Kind.FULL) if only is None else (only,)
+        return tuple(Block(kind, box) for box, kind in boxes if kind in wanted)
 
     def counts(self) -> Iterator[tuple[Kind, Array]]:
+        if self._conditions is not None:
+            yield from self._conditions.counts()
+            return
         visited, full = (
             _product([getattr(along, name) for along in self._along])
             for name in ("count", "full_count")
@@ -66,10 +82,12 @@ class GridLists:
 @dataclass(frozen=True)
 class _Along:
     """The blocks along one axis, for every `[batch, head, tile]`: `count` from coordinate `first`
-    on, of which `full_count` from number `full_from` on are FULL."""
+    on, of which `full_count` from number `full_from` on are FULL. `ends` are the first and the last
+    query of every tile."""
 
     side: int
     keys: int
+    ends: Array
     first: Array
     count: Array
     full_from: Array
@@ -98,7 +116,9 @@ class _Along:
         count = np.where(exists, np.maximum(0, -((first - last) // side)), 0)
         full_from = np.maximum(0, -((first - full_first) // side))
         full_to = np.minimum(count, (full_last - first) // side)
-        return _Along(side, span.keys, first, count, full_from, np.maximum(0, full_to - full_from))
+        return _Along(
+            side, span.keys, ends, first, count, full_from, np.maximum(0, full_to - full_from)
+        )
 
     def pieces(self, b: int, h: int, tile: int) -> list[tuple[int, int, bool]]:
         """Start, end and whether it is FULL of each block of one tile, ascending."""
@@ -111,6 +131,85 @@ class _Along:
             for number in range(count)
             for start in [first + number * self.side]
         ]
+
+
+class _Conditions:
+    """The boxes of tiles whose kinds a `BoxConditions` decides. Boxes have numbers along each axis,
+    and one number among all of a tile, row-major."""
+
+    def __init__(
+        self,
+        block_map: Product,
+        environment: Environment,
+        names: tuple[str, ...],
+        along: list[_Along],
+        shape: tuple[int, ...],
+    ) -> None:
+        assert block_map.conditions is not None
+        self._conditions = block_map.conditions
+        self._environment = environment
+        self._names = names
+        self._along = along
+        self._shape = shape
+        read = frozenset().union(*map(index_names, bounds(block_map)))
+        self._varies = bool(read & {"b", "h", "g"})
+
+    def kinds_of_tile(self, b: int, h: int, tile: int) -> list[Kind]:
+        """The kinds of all boxes in the windows of one tile."""
+        places = np.unravel_index(tile, self._shape)
+        counts = [int(a.count[b, h, p]) for a, p in zip(self._along, places, strict=True)]
+        numbers = np.arange(prod(counts))
+        some, every = self._hold((np.array(b), np.array(h), np.array(tile)), numbers)
+        return [
+            Kind.FULL if whole else Kind.PARTIAL if any_pair else Kind.EMPTY
+            for any_pair, whole in zip(some, every, strict=True)
+        ]
+
+    def counts(self) -> Iterator[tuple[Kind, Array]]:
+        boxes = _product([one.count for one in self._along])
+        # One head stands for all that see alike.
+        looked = boxes if self._varies else boxes[:1, :1]
+        partial, full = (np.zeros(looked.shape, np.int64).reshape(-1) for _ in range(2))
+        ends = np.cumsum(looked.reshape(-1))
+        start = 0
+        while start < ends.size:
+            done = int(ends[start - 1]) if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, done + MOST_BOXES, side="right")))
+            places = np.repeat(np.arange(start, stop), looked.reshape(-1)[start:stop])
+            numbers = np.arange(places.size) + done - np.concatenate(([0], ends))[places]
+            some, every = self._hold(np.unravel_index(places, looked.shape), numbers)
+            for counted, holds in ((partial, some & ~every), (full, every)):
+                counted += np.bincount(places[holds], minlength=counted.size)
+            start = stop
+        for kind, counted in ((Kind.PARTIAL, partial), (Kind.FULL, full)):
+            yield kind, np.broadcast_to(counted.reshape(looked.shape), boxes.shape)
+
+    def _hold(self, tiles: tuple[Array, ...], numbers: Array) -> tuple[Array, Array]:
+        """Whether some pair of each box is visible, and whether the box is FULL; `tiles` are the
+        batch, the head and the tile of every box."""
+        environment = self._environment
+        b, h, tile = tiles
+        group = max(1, environment.sizes["H"] // max(1, environment.sizes["Hkv"]))
+        indices: dict[str, Array] = {"b": b, "h": h, "g": h // group}
+        lies_within = np.ones(numbers.shape, bool)
+        places = np.unravel_index(tile, self._shape)
+        for name, along, place in reversed(
+            list(zip(self._names, self._along, places, strict=True))
+        ):
+            count = along.count[b, h, place]
+            numbers, number = np.divmod(numbers, np.maximum(1, count))
+            first = along.first[b, h, place] + number * along.side
+            lies_within &= number < along.full_count[b, h, place]
+            indices[f"i_first.{name}"] = along.ends[place, 0]
+            indices[f"i_last.{name}"] = along.ends[place, 1]
+            indices[f"j_first.{name}"] = first
+            indices[f"j_last.{name}"] = np.minimum(first + along.side, along.keys) - 1
+        environment = dataclasses.replace(environment, indices=indices)
+        some, every = (
+            np.broadcast_to(evaluate(condition, environment), numbers.shape).astype(bool)
+            for condition in (self._conditions.some, self._conditions.every)
+        )
+        return some, every & lies_within
 
 
 def _check(

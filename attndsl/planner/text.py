@@ -97,12 +97,16 @@ def _attend(stage: Attend) -> Iterator[str]:
     yield f"weights  = {normalizer_text(stage.normalizer)}, {carried_text(stage.normalizer)}"
     yield f"value    = {source_text(stage.value)}"
     match stage:
-        case Attend(block_map=Product(windows), grid=Grid(axes)):
+        case Attend(block_map=Product(windows, conditions), grid=Grid(axes)):
             yield "blocks   = boxes of keys, for queries i_first … i_last along each axis:"
             width = max(len(axis.name) for axis in axes)
             for axis, window in zip(axes, windows, strict=True):
-                for line in window_text(axis.name.ljust(width), window):
+                for line in window_text(axis.name.ljust(width), window, conditions is not None):
                     yield f"{_INDENT}{line}"
+            if conditions is not None:
+                yield f"{_INDENT}and of these, for keys j_first … j_last of a box,"
+                yield f"{_INDENT}PARTIAL where {text(conditions.some)}"
+                yield f"{_INDENT}FULL    where {text(conditions.every)}"
         case _:
             yield from block_map_text(stage.block_map)
 
@@ -171,7 +175,10 @@ def interval_text(interval: BlockInterval) -> str:
     return shown
 
 
-def window_text(name: str, window: Window) -> Iterator[str]:
-    """`y  sees [first, last)` and, where all of it may be seen by all queries, how much is FULL."""
+def window_text(name: str, window: Window, is_bound: bool) -> Iterator[str]:
+    """What of an axis some queries see, and what all; or, if it `is_bound`, what none exceeds."""
+    if is_bound:
+        yield f"{name}  j in [{text(window.first)}, {text(window.last)})"
+        return
     yield f"{name}  PARTIAL j in [{text(window.first)}, {text(window.last)})"
     yield f"{name}  FULL    j in [{text(window.full_first)}, {text(window.full_last)})"

@@ -37,6 +37,7 @@ from attndsl.expression import (
 from attndsl.functions import FUNCTIONS
 from attndsl.planner.block_map import (
     BlockMap,
+    BoxConditions,
     Product,
     Ranges,
     Routed,
@@ -44,7 +45,7 @@ from attndsl.planner.block_map import (
     Window,
     bounds,
 )
-from attndsl.planner.plan import Attend, Buffer, Grid, Plan, Prepare, Scan, Source
+from attndsl.planner.plan import Attend, Buffer, Grid, GridAxis, Plan, Prepare, Scan, Source
 from attndsl.planner.stripes import Stripes
 
 SIZES = {"B", "H", "Hkv", "Lq", "Lk", "D", "Dv", "offset"}
@@ -221,6 +222,16 @@ class _Verifier:
             for bound in bounds(Product((window,))):
                 self._expression(bound, INT, indices)
 
+    def _conditions(self, conditions: BoxConditions, grid: Grid) -> None:
+        self._require(
+            all(axis == GridAxis(axis.name) for axis in grid.axes),
+            "axes that a mask mixes are taken as they are",
+        )
+        ends = ("i_first", "i_last", "j_first", "j_last")
+        indices = {f"{end}.{axis.name}" for end in ends for axis in grid.axes}
+        for condition in (conditions.some, conditions.every):
+            self._expression(condition, BOOL, indices | {"b", "h", "g"})
+
     def _block_map(self, block_map: BlockMap, stage: Attend) -> None:
         indices = BOUND_INDICES | ({"residue"} if stage.residue is not None else set())
         match block_map:
@@ -231,8 +242,10 @@ class _Verifier:
                     self._expression(interval.guard, BOOL, indices | {"K"}, tile=True)
                     self._require(interval.step > 0, "a step is positive")
                     self._require(interval.kind > 0, "only blocks that are visited are listed")
-            case Product(windows):
+            case Product(windows, conditions):
                 self._product(windows, stage)
+                if conditions is not None and stage.grid is not None:
+                    self._conditions(conditions, stage.grid)
             case Table(varies_with, inputs):
                 self._require(varies_with <= {"b", "h", "g"}, "a table varies with heads and batch")
                 self._require(

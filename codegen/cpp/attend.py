@@ -17,6 +17,7 @@ from attndsl.codegen.cpp.bfloat16_products import (
     PackedProducts,
     has_bfloat16_form,
 )
+from attndsl.codegen.cpp.box_places import BoxPlaces
 from attndsl.codegen.cpp.constants import constant
 from attndsl.codegen.cpp.entry import write_entry
 from attndsl.codegen.cpp.expressions import Expressions
@@ -187,7 +188,11 @@ class AttendKernel:
             return LinePlaces(shared, self._residue, stage.block_map)
         if not isinstance(stage.block_map, Product):
             raise InternalError("a stage over a grid has windows along its axes")
-        return GridPlaces(shared, stage.grid, stage.block_map, tile.block_m)
+        common = (shared, stage.grid, stage.block_map, tile.block_m)
+        conditions = stage.block_map.conditions
+        if conditions is None:
+            return GridPlaces(*common)
+        return BoxPlaces(*common, conditions=conditions, block_n=tile.block_n)
 
     def _products_of(self, arrays: dict[str, Array], tile: Tile) -> Products:
         shared = self._stage, self._sources, self._expressions, self._factors

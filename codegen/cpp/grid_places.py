@@ -134,11 +134,14 @@ class GridPlaces:
     def write_windows(self, w: Writer) -> None:
         w.comment("The keys that the tile may see, and those that all its queries do.")
         for kind in ("windows", "full"):
-            with w.block(f"const Window {kind}[{self._axes}] = {{", "};"):
-                for number in range(self._axes):
-                    first, last = self._bounds(number, kind)
-                    w.line(f"{{{first}, {last}}},")
+            self._write_bounds(w, kind)
         w.line("const Numbers numbers = number_keys(windows, full);")
+
+    def _write_bounds(self, w: Writer, kind: str) -> None:
+        with w.block(f"const Window {kind}[{self._axes}] = {{", "};"):
+            for number in range(self._axes):
+                first, last = self._bounds(number, kind)
+                w.line(f"{{{first}, {last}}},")
 
     def _bounds(self, number: int, kind: str) -> tuple[str, str]:
         window, axis = self.block_map.windows[number], self.grid.axes[number].name

@@ -4,6 +4,9 @@ One loop visits all FULL boxes and one all PARTIAL ones. Along each axis the FUL
 another; they are numbered first and the others after them, so that the FULL boxes of the tile are
 those whose numbers are small along every axis. The others are in as many parts as there are axes:
 part `a` holds boxes that are FULL along the axes before `a`, not along `a`, and any along the rest.
+
+Of a mask that mixes axes all boxes in the windows are taken as PARTIAL: to leave some out inside of
+a loop would keep loads from running ahead.
 """
 
 from __future__ import annotations
@@ -43,7 +46,10 @@ class BoxLoops:
         self.windows = block_map.windows
         self.sides = sides
         pairs = zip(self.windows, sides, strict=True)
-        self._has_full = not any(is_narrower(window, side) for window, side in pairs)
+        # Where a condition says which boxes are FULL, they do not follow one another.
+        self._has_full = block_map.conditions is None and not any(
+            is_narrower(window, side) for window, side in pairs
+        )
         self._boxes: list[_Boxes] = []
         self._ends: list[str] = []
 

@@ -3,7 +3,9 @@
 Applies where every conjunct of the mask is about the coordinates of one axis (and heads, sizes and
 inputs per head or batch), and what each axis sees is one interval. The blocks of the mask are then
 the product of what the axes see, which is exact. Coordinates that must be congruent modulo a size
-or a number make classes of that axis. Other masks are left as they are.
+or a number make classes of that axis. A mask that bounds a sum over several axes, such as a circle,
+has the blocks of its bounds along each, without those that a condition rules out (`balls.py`).
+Other masks are left as they are.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.planner import algebra
+from attndsl.planner.balls import derive_ball
 from attndsl.planner.block_map import Product, Window
 from attndsl.planner.linear import expression_of, linear
 from attndsl.planner.lower import EVERYTHING
@@ -63,7 +66,7 @@ def by_grid(stage: Attend, axes: tuple[str, ...]) -> Attend | None:
     """The stage over boxes of the grid; None where its mask is no product of intervals."""
     parts = _by_axis(stage.mask, axes)
     if parts is None:
-        return None
+        return _by_ball(stage, axes)
     # Axes that see alike, up to their names, are worked out once.
     known: dict[Expression, _Along | None] = {}
     found: list[_Along] = []
@@ -108,10 +111,24 @@ def by_grid(stage: Attend, axes: tuple[str, ...]) -> Attend | None:
     )
 
 
+def _by_ball(stage: Attend, axes: tuple[str, ...]) -> Attend | None:
+    """The stage over boxes of the grid, for a mask that bounds a sum over axes."""
+    block_map = derive_ball(stage.mask, axes)
+    if block_map is None:
+        return None
+    grid = Grid(tuple(GridAxis(axis) for axis in axes))
+    return dataclasses.replace(stage, block_map=block_map, grid=grid)
+
+
 def _notes(stage: Attend) -> list[str]:
     assert stage.grid is not None
     names = ", ".join(f"`{axis.name}`" for axis in stage.grid.axes)
-    notes = [f"each part of the mask is about one of the axes {names}, so tiles are boxes of them"]
+    match stage.block_map:
+        case Product(conditions=None):
+            parts = "each part of the mask is about one of"
+        case _:
+            parts = "the mask bounds a sum over"
+    notes = [f"{parts} the axes {names}, so tiles are boxes of them"]
     classes = [axis.name for axis in stage.grid.axes if axis.modulus is not None]
     if classes:
         listed = ", ".join(f"`{name}`" for name in classes)
