@@ -16,6 +16,7 @@ GOLDEN = Path(__file__).parent / "golden" / "plans"
 SHOWN = (
     "additive",
     "bidaf",
+    "clear",
     "cosine",
     "dilated",
     "documents",

@@ -194,6 +194,52 @@ BROKEN_GRIDS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
 }
 
 
+CIRCLE = "attention it {\naxes y, x\nmask = (i.y - j.y) ** 2 + (i.x - j.x) ** 2 < 20\n}"
+
+
+def conditions(**changes: object) -> Callable[[Plan], Plan]:
+    def change(given: Plan) -> Plan:
+        block_map = given.attend.block_map
+        assert isinstance(block_map, Product)
+        assert block_map.conditions is not None
+        changed = dataclasses.replace(block_map.conditions, **changes)
+        return attend(block_map=dataclasses.replace(block_map, conditions=changed))(given)
+
+    return change
+
+
+def full_window(given: Plan) -> Plan:
+    assert isinstance(given.attend.block_map, Product)
+    block_map = given.attend.block_map
+    first, *rest = block_map.windows
+    windows = dataclasses.replace(first, full_first=Literal(1)), *rest
+    return attend(block_map=dataclasses.replace(block_map, windows=windows))(given)
+
+
+BROKEN_CONDITIONS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
+    "type": (conditions(some=Literal(1)), "expected bool"),
+    "by key": (conditions(every=Binary("<", Index("j"), Literal(1), BOOL)), "index `j`"),
+    "of one axis": (conditions(some=Binary("<", Index("i_first"), Literal(1), BOOL)), "`i_first`"),
+    "another axis": (
+        conditions(some=Binary("<", Index("j_last.z"), Literal(1), BOOL)),
+        "index `j_last.z`",
+    ),
+    "classes": (axis(0, modulus=Literal(2)), "taken as they are"),
+    "full windows": (full_window, "a condition says what is full"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_CONDITIONS)
+def test_broken_conditions_are_refused(name: str) -> None:
+    (attention,) = load_text(CIRCLE).attentions.values()
+    made = take_grids(lower(bind(attention)))
+    change, rule = BROKEN_CONDITIONS[name]
+    verify(made)
+    with pytest.raises(InternalError) as caught:
+        verify(change(made))
+    assert rule in str(caught.value)
+
+
 @pytest.mark.parametrize("name", BROKEN_GRIDS)
 def test_broken_grid_is_refused(name: str) -> None:
     change, rule = BROKEN_GRIDS[name]

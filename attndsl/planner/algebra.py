@@ -183,6 +183,16 @@ def absolute(operand: Expression) -> Expression:
     return Call("abs", (operand,), INT)
 
 
+def square_root(operand: Expression) -> Expression | None:
+    """The x of `x ** 2` or `x * x`."""
+    match operand:
+        case Binary("**", base, Literal(value=int(exponent))) if exponent == 2:
+            return base
+        case Binary("*", left, right) if left == right:
+            return left
+    return None
+
+
 def compare(operator: str, left: Expression, right: Expression) -> Expression:
     """A comparison of two integers; folded where their difference is constant."""
     difference = linear(left).minus(linear(right))

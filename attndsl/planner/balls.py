@@ -130,17 +130,15 @@ def _is_over_tokens(atom: Expression) -> bool:
 
 
 def _term(atom: Expression, factor: int) -> _Term | None:
+    inner = algebra.square_root(atom)
+    is_square = inner is not None
     match atom:
-        case Call("abs", (inner,)):
-            is_square = False
-        case Binary("**", inner, Literal(value=int(exponent))) if exponent == 2:
-            is_square = True
-        case Binary("*", inner, right) if inner == right:
-            is_square = True
-        case _:
-            return None
+        case Call("abs", (operand,)):
+            inner = operand
+    if inner is None or factor < 1:
+        return None
     form = linear(inner)
-    if len(form.terms) != 2 or factor < 1:
+    if len(form.terms) != 2:
         return None
     for query, coefficient in form.terms.items():
         match query:

@@ -12,6 +12,7 @@ The union is exact: a pair is visible if and only if some term holds for it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isqrt
 
 from attndsl.expression import (
     BOOL,
@@ -253,10 +254,13 @@ def _remainder(form: Linear) -> Binary | None:
 
 
 def _at_most_zero(form: Linear) -> list[Conjunction]:
-    """`form <= 0`, with extrema, absolute values and conditionals taken apart where they have to
-    be: those over `j`, and those over `i` that are not monotone by structure."""
+    """`form <= 0`, with extrema, absolute values, squares and conditionals taken apart where they
+    have to be: those over `j`, and those over `i` that are not monotone by structure."""
     if form.is_constant:
         return [()] if form.constant <= 0 else []
+    square = _square(form)
+    if square is not None:
+        return square
     for atom, coefficient in form.terms.items():
         names = index_names(atom)
         rest = form.without(atom)
@@ -287,6 +291,28 @@ def _at_most_zero(form: Linear) -> list[Conjunction]:
             result = _product(result, case) if together else _union(result, case)
         return result
     return [(Binary("<=", expression_of(form), algebra.integer(0), BOOL),)]
+
+
+def _square(form: Linear) -> list[Conjunction] | None:
+    """`c·x² + r <= 0` for numbers c and r, as bounds on x."""
+    if len(form.terms) != 1:
+        return None
+    ((atom, coefficient),) = form.terms.items()
+    root = algebra.square_root(atom)
+    if root is None:
+        return None
+    inner = linear(root)
+    if coefficient > 0:
+        most = -form.constant // coefficient
+        if most < 0:
+            return []
+        ends = [inner.times(sign).shifted(-isqrt(most)) for sign in (1, -1)]
+        return _product(*map(_at_most_zero, ends))
+    least = -(form.constant // coefficient)
+    if least <= 0:
+        return [()]
+    ends = [inner.times(sign).shifted(isqrt(least - 1) + 1) for sign in (1, -1)]
+    return _union(*map(_at_most_zero, ends))
 
 
 def _absorb(literal: Expression, bounds: _Bounds, prover: Prover) -> None:

@@ -222,7 +222,12 @@ class _Verifier:
             for bound in bounds(Product((window,))):
                 self._expression(bound, INT, indices)
 
-    def _conditions(self, conditions: BoxConditions, grid: Grid) -> None:
+    def _conditions(
+        self, conditions: BoxConditions, windows: tuple[Window, ...], grid: Grid
+    ) -> None:
+        for window in windows:
+            both = (window.full_first, window.full_last)
+            self._require((window.first, window.last) == both, "a condition says what is full")
         self._require(
             all(axis == GridAxis(axis.name) for axis in grid.axes),
             "axes that a mask mixes are taken as they are",
@@ -245,7 +250,7 @@ class _Verifier:
             case Product(windows, conditions):
                 self._product(windows, stage)
                 if conditions is not None and stage.grid is not None:
-                    self._conditions(conditions, stage.grid)
+                    self._conditions(conditions, windows, stage.grid)
             case Table(varies_with, inputs):
                 self._require(varies_with <= {"b", "h", "g"}, "a table varies with heads and batch")
                 self._require(
