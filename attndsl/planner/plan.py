@@ -149,7 +149,8 @@ class Grid:
     blocks of a tile are all combinations of those of each axis. Keys exist where all their
     coordinates do (`c < n'`); key j is row-major over the axes' lengths. A block is FULL where it
     lies within `[full_first, full_last)` along every axis; then all its keys exist. Other blocks
-    are PARTIAL: the mask is evaluated, which hides what lies past a window.
+    are PARTIAL: the mask is evaluated, which hides what lies past a window. Where the map has
+    conditions (see `Product`), these say which of the blocks are visited, and which are FULL.
 
     Rolled axes. Local coordinate c, `0 <= c < n`, is coordinate `(c + shift) mod n` (floored). It
     exists for queries as for keys: such an axis has y0 = 0 and y1 = n-1 in all formulas above. The
