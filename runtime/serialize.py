@@ -45,7 +45,8 @@ _TAGS = {cls: tag for tag, cls in _CLASSES.items()}
 Element = TypeVar("Element")
 # What a spec's names and operators look like: trees that kernels may be emitted from hold no other
 # text.
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,2}")
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+_WORD = re.compile(rf"(local\.axis\.)?{_NAME}|{_NAME}\.{_NAME}")
 _OPERATOR = re.compile(r"[-+*/%<>]|//|\*\*|[<>=!]=|and|or|not")
 _OF_WORDS = ("expression", "attention")
 
