@@ -8,6 +8,7 @@ Makefile: running the tests inside the tests would not end.
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 import shlex
 import shutil
@@ -106,3 +107,24 @@ def test_links_lead_somewhere():
     missing = [a or b for a, b in links if not (ROOT / (a or b)).exists()]
     assert links
     assert missing == []
+
+
+def test_speeds_are_those_that_were_measured() -> None:
+    """Every row of the table says what the recorded run has."""
+    recorded = json.loads((ROOT / "benchmarks/results/cpu-8192-64.json").read_text())["rows"]
+    header = next(line for line in README.splitlines() if line.startswith("| forward, N 8192"))
+    rows = README[README.index(header) :].split("\n\n")[0].splitlines()[2:]
+    cells = [[one.strip() for one in row.split("|")[1:-1]] for row in rows]
+    shown = {name: numbers for name, *numbers in cells}
+    expected: dict[str, list[str]] = {}
+    for dtype in ("bf16", "fp32"):
+        for row in recorded:
+            if row["dtype"] == dtype:
+                expected.setdefault(row["variant"], []).extend(
+                    [
+                        f"{row['median_seconds']['attndsl'] * 1e3:.0f}",
+                        f"{row['speed_up']['SDPA']:.1f}",
+                        f"{row['speed_up']['FlexAttention']:.1f}",
+                    ]
+                )
+    assert shown == expected
