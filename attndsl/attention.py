@@ -96,6 +96,12 @@ class GroupedSoftmax:
 Normalizer = Softmax | Elementwise | GroupedSoftmax
 
 
+def has_statistic(normalizer: Normalizer) -> bool:
+    """Whether a row has a number that its backward needs: the log-sum-exp of a softmax, or the sum
+    that its weights are divided by."""
+    return not isinstance(normalizer, Elementwise) or isinstance(normalizer.divisor, str)
+
+
 def map_normalizer(
     normalizer: Normalizer, function: Callable[[Expression], Expression]
 ) -> Normalizer:

@@ -222,6 +222,8 @@ class _Evaluator:
         match node.function:
             case "dot":
                 return _dot(node, *values)
+            case "outer":
+                return values[0][..., :, np.newaxis] * values[1][..., np.newaxis, :]
             case "concat":
                 grid = np.broadcast_shapes(*(value.shape[:-1] for value in values))
                 parts = [np.broadcast_to(value, grid + value.shape[-1:]) for value in values]
@@ -271,6 +273,8 @@ def _dot(node: Call, left: Array, right: Array) -> Array:
     result: Array
     if isinstance(node.arguments[0].type, Matrix):
         result = np.einsum("...rc,...c->...r", left, right)
+    elif isinstance(node.arguments[1].type, Matrix):
+        result = np.einsum("...r,...rc->...c", left, right)
     elif left.ndim == right.ndim == 5 and left.shape[-2] == 1 and right.shape[-3] == 1:
         # Queries by keys: one matrix product in place of a product for every pair.
         result = np.matmul(left[..., :, 0, :], np.swapaxes(right[..., 0, :, :], -1, -2))
@@ -323,6 +327,7 @@ _UNARY_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": lambda x: np.exp(-np.logaddexp(0.0, -x)),
     "softplus": lambda x: np.logaddexp(0.0, x),
     "relu": lambda x: np.maximum(x, 0.0),
+    "sign": np.sign,
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
     "sin": np.sin,
     "cos": np.cos,

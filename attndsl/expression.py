@@ -159,9 +159,15 @@ class Parameter(Node):
     type: Scalar
 
 
+QUERY_OPERANDS = ("q", "out", "out_gradient")
+"""The operands that a query has; the others are a key's."""
+OPERANDS = (*QUERY_OPERANDS, "k", "v")
+
+
 @dataclass(frozen=True)
 class Operand(Node):
-    """One of the vectors `q` (at b, h, i), `k`, `v` (at b, g, j).
+    """One of the vectors `q` (at b, h, i), `k`, `v` (at b, g, j). In a backward also the forward's
+    result `out` and its gradient `out_gradient` (at b, h, i).
 
     In a score it is the vector as scored: after `prepare`, if the spec has `q = …`.
     Inside that preparation itself it is the vector as the caller gave it.
@@ -405,7 +411,7 @@ def _index_names(expression: Expression) -> frozenset[str]:
             return frozenset((name,))
         case Coordinate(position=position):
             return frozenset((position,))
-        case Operand(name="q"):
+        case Operand(name=name) if name in QUERY_OPERANDS:
             return frozenset("bhi")
         case Operand():
             return frozenset("bgj")

@@ -47,6 +47,7 @@ FUNCTIONS: dict[str, Function] = {
         Function("sigmoid", 1, Shape.ELEMENTWISE, doc="1 / (1 + exp(-x))"),
         Function("softplus", 1, Shape.ELEMENTWISE, doc="log(1 + exp(x))"),
         Function("relu", 1, Shape.ELEMENTWISE, doc="max(x, 0)"),
+        Function("sign", 1, Shape.ELEMENTWISE, doc="-1, 0 or 1 as x is, a float"),
         Function("erf", 1, Shape.ELEMENTWISE, doc="error function"),
         Function("sin", 1, Shape.ELEMENTWISE, doc="sine, in radians"),
         Function("cos", 1, Shape.ELEMENTWISE, doc="cosine, in radians"),

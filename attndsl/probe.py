@@ -193,6 +193,7 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "rsqrt": lambda x: 1.0 / math.sqrt(x),
     "tanh": math.tanh,
     "relu": lambda x: max(x, 0.0),
+    "sign": lambda x: math.copysign(1.0, x) if x else 0.0,
     "sin": math.sin,
     "cos": math.cos,
     "floor": math.floor,

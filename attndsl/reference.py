@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from attndsl.attention import Attention, Elementwise, GroupedSoftmax, Softmax, TokenScan
+from attndsl.attention import (
+    Attention,
+    Elementwise,
+    GroupedSoftmax,
+    Normalizer,
+    Softmax,
+    TokenScan,
+)
 from attndsl.diagnostics import InternalError, error
 from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
 from attndsl.expression import Expression, Scalar, Size, Vector
@@ -28,11 +35,21 @@ class Result:
     """`output` is float64 `[B, H, Lq, Dv]`.
 
     `log_sum_exp` is float64 `[B, H, Lq]`, the natural logarithm of the sum that softmax divides by
-    (−∞ for a row that sees nothing); None for normalisers that take no exponential.
+    (−∞ for a row that sees nothing); None for normalisers that take no exponential. `divisor` is
+    float64 `[B, H, Lq]` where the weights of a row are divided by their sum, else None.
     """
 
     output: Array
     log_sum_exp: Array | None
+    divisor: Array | None = None
+
+    @staticmethod
+    def of(normalizer: Normalizer, output: Array, statistic: Array) -> Result:
+        """With what a normaliser knows of every row beside its output."""
+        if not isinstance(normalizer, Elementwise):
+            return Result(output, statistic)
+        by_sum = isinstance(normalizer.divisor, str)
+        return Result(output, None, statistic if by_sum else None)
 
 
 def run(
@@ -66,12 +83,11 @@ def run(
     call = _Call(attention, given, inputs, scale, offset, axes or {})
     batches, heads, rows = (call.sizes[name] for name in ("B", "H", "Lq"))
     output = np.zeros((batches, heads, rows, call.vectors["v"].shape[-1]))
-    log_sum_exp = np.zeros((batches, heads, rows))
+    statistic = np.zeros((batches, heads, rows))
     for b in range(batches):
         for h in range(heads):
-            output[b, h], log_sum_exp[b, h] = call.head(b, h)
-    is_softmax = not isinstance(attention.normalizer, Elementwise)
-    return Result(output, log_sum_exp if is_softmax else None)
+            output[b, h], statistic[b, h] = call.head(b, h)
+    return Result.of(attention.normalizer, output, statistic)
 
 
 class _Call:
@@ -175,7 +191,7 @@ class _Call:
         return max(1, self.sizes["H"] // max(1, self.sizes["Hkv"]))
 
     def head(self, b: int, h: int) -> tuple[Array, Array]:
-        """Output `[Lq, Dv]` and log-sum-exp `[Lq]` of one batch and head."""
+        """Output `[Lq, Dv]` of one batch and head, and `[Lq]` its log-sum-exp or divisor."""
         g = h // self._group
         pairs = self._pairs(b, h, g)
         shape = self.sizes["Lq"], self.sizes["Lk"]
@@ -256,7 +272,7 @@ class _Call:
             case expression:
                 divisor = self._per_row(expression, pairs)
         output = np.where(divisor[:, np.newaxis] == 0, 0.0, output / divisor[:, np.newaxis])
-        return output, np.zeros(len(output))
+        return output, divisor
 
     def _grouped_softmax(
         self,

@@ -131,7 +131,7 @@ class Artifact:
     def _calls(self) -> Calls:
         from attndsl.runtime.calls import Calls
 
-        return Calls(self.plan.attention, self._execution_for)
+        return Calls(self.plan.attention, self._execution_for, has_backward=False)
 
     @cached_property
     def _executions(self) -> dict[str, Execution]:

@@ -55,12 +55,20 @@ def load(path: Path, program: Program) -> CompiledProgram:
     return CompiledProgram(program, ctypes.CDLL(str(path)))
 
 
+# Vectors that kernels read element after element.
+CALLER = ("q", "k", "v", "out", "out_gradient")
+
+
 class CompiledProgram:
     """A loaded program. Launching is safe from several threads at once."""
 
     def __init__(self, program: Program, library: ctypes.CDLL):
         self.program = program
         self._launches = [_Launch(entry, library) for entry in program.entries]
+        self._by_stage = {
+            entry.stage: launch
+            for entry, launch in zip(program.entries, self._launches, strict=True)
+        }
 
     def launch(
         self,
@@ -78,6 +86,18 @@ class CompiledProgram:
         for launch in self._launches:
             launch(tensors, with_threads, scale, table or {})
 
+    def launch_stage(
+        self,
+        stage: int,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scale: float,
+        table: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """As `launch`, for one stage of the plan."""
+        with_threads = {**sizes, "threads": torch.get_num_threads()}
+        self._by_stage[stage](tensors, with_threads, scale, table or {})
+
 
 class _Launch:
     """Packs one entry's arguments as its C++ struct has them, and calls it."""
@@ -91,7 +111,7 @@ class _Launch:
         self._dense = [
             one.name
             for one in entry.arguments
-            if one.kind == ArgumentKind.TENSOR and one.name in ("q", "k", "v")
+            if one.kind == ArgumentKind.TENSOR and one.name in CALLER
         ]
         self._readers = [_reader(one) for one in entry.arguments]
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from attndsl.codegen.program import Program
-from attndsl.diagnostics import error
 from attndsl.evaluate import evaluate_size
 from attndsl.planner.block_map import Table
 from attndsl.planner.plan import Plan
@@ -114,7 +113,6 @@ class CompiledExecution:
     def run(
         self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
     ) -> Output:
-        _refuse_gradients(self.plan, q, k, v, inputs)
         sizes = call.sizes
         tensors = {"q": q, "k": k}
         if v is not None:
@@ -155,7 +153,6 @@ class TiledExecution:
     def run(
         self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
     ) -> Output:
-        _refuse_gradients(self.plan, q, k, v, inputs)
         # Kernels in closed form, the common ones, do without what the planner enumerates with.
         from attndsl.runtime import tiled
 
@@ -179,18 +176,3 @@ def block_tables(plan: Plan, program: Program) -> BlockTables | None:
 
     tile, axes = program.tile, plan.attention.axes
     return BlockTables(attend.mask, attend.block_map, axes, tile.block_m, tile.block_n)
-
-
-def _refuse_gradients(
-    plan: Plan, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
-) -> None:
-    if not torch.is_grad_enabled():
-        return
-    for name, value in {"q": q, "k": k, "v": v, **inputs}.items():
-        if isinstance(value, Tensor) and value.requires_grad:
-            raise error(
-                "A082",
-                f"`{name}` requires a gradient, and the backward of `{plan.attention.name}` is not "
-                "compiled yet",
-                help="call the kernel under `torch.no_grad()`, or pass `detach()`ed tensors",
-            )

@@ -17,11 +17,12 @@ from attndsl import evaluate as numpy_evaluate
 from attndsl.attention import Elementwise, Softmax
 from attndsl.diagnostics import InternalError
 from attndsl.evaluate import evaluate_size
-from attndsl.expression import Expression, Operand, Vector, walk
+from attndsl.expression import OPERANDS, QUERY_OPERANDS, Expression, Vector
 from attndsl.planner.block_map import Kind
 from attndsl.planner.lists import Block
-from attndsl.planner.plan import Attend, Partial, Plan, Prepare, Scan, Source
+from attndsl.planner.plan import Attend, PairStage, Partial, Plan, Prepare, Scan, Source
 from attndsl.planner.visits import Visit, pair_indices, tile_indices, visits
+from attndsl.runtime.arguments import Call as CheckedCall
 from attndsl.runtime.torch_evaluate import Environment, evaluate
 
 BLOCK_M, BLOCK_N = 128, 256
@@ -39,14 +40,7 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Output `[B, H, Lq, Dv]` in q's dtype, and log-sum-exp float32 `[B, H, Lq]` (zeros where the
     normaliser has none). Arguments are checked already; `inputs` have the dtypes kernels read."""
-    base = Environment(
-        operands["q"].device,
-        sizes=sizes,
-        axes=plan.attention.axes,
-        scale=scale,
-        inputs=inputs,
-    )
-    call = _Call(operands, base)
+    call = Call(operands, environment_of(plan, operands["q"].device, inputs, sizes, scale))
     for stage in plan.stages:
         match stage:
             case Prepare():
@@ -61,16 +55,34 @@ def run(
     return out.to(operands["q"].dtype), statistics
 
 
+def environment_of(
+    plan: Plan,
+    device: torch.device,
+    inputs: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    scale: float,
+) -> Environment:
+    return Environment(device, sizes=sizes, axes=plan.attention.axes, scale=scale, inputs=inputs)
+
+
+def call_of(plan: Plan, checked: CheckedCall, tensors: Mapping[str, Tensor]) -> Call:
+    """What stages of a backward read, by name: vectors of tokens, and all else."""
+    vectors = {name: tensors[name] for name in OPERANDS if name in tensors}
+    others = {name: one for name, one in tensors.items() if name not in vectors}
+    device = tensors["q"].device
+    return Call(vectors, environment_of(plan, device, others, checked.sizes, checked.scale))
+
+
 @dataclass(frozen=True)
-class _Call:
+class Call:
     """One call: the caller's vectors, and an environment whose inputs hold the buffers too."""
 
     given: Mapping[str, Tensor]
     base: Environment
 
-    def with_buffer(self, name: str, array: Tensor) -> _Call:
+    def with_buffer(self, name: str, array: Tensor) -> Call:
         inputs = {**self.base.inputs, name: array}
-        return _Call(self.given, dataclasses.replace(self.base, inputs=inputs))
+        return Call(self.given, dataclasses.replace(self.base, inputs=inputs))
 
     @property
     def group(self) -> int:
@@ -78,30 +90,37 @@ class _Call:
         return max(1, self.base.sizes["H"] // max(1, self.base.sizes["Hkv"]))
 
     def scan(self, stage: Scan) -> Tensor:
-        shape = self._shape(stage.buffer.dimensions)
-        indices = dict(zip([*stage.indices, "t"], self._grid(shape), strict=True))
-        element = evaluate(stage.element, dataclasses.replace(self.base, indices=indices))
-        return element.expand(shape).to(torch.float64).cumsum(-1).to(torch.float32)
+        environment, shape = self.tokens((*stage.indices, "t"), stage.buffer.dimensions)
+        element = evaluate(stage.element, environment).expand(shape).to(torch.float64)
+        if stage.from_end:
+            return element.flip(-1).cumsum(-1).flip(-1).to(torch.float32)
+        return element.cumsum(-1).to(torch.float32)
 
     def prepare(self, stage: Prepare) -> Tensor:
         """`[B, heads, tokens]`, with a last axis if the element is a vector."""
-        shape = self._shape(stage.buffer.dimensions)
-        b, head, token = self._grid(shape[:3])
-        group_head = torch.div(head, self.group, rounding_mode="floor")
-        indices = {"b": b, stage.head_index: head}
-        if stage.head_index == "h":
-            indices["g"] = group_head
-        if stage.side == "query":
-            indices |= {"row": token, "i": token + self.base.sizes["offset"]}
-        else:
-            indices["j"] = token
-        used = {node.name for node in walk(stage.element) if isinstance(node, Operand)}
-        operands = {
-            name: self.given[name].float()[b, indices["h" if name == "q" else "g"], token]
-            for name in used
-        }
+        names = ("b", stage.head_index, "row" if stage.side == "query" else "j")
+        environment, shape = self.tokens(names, stage.buffer.dimensions[:3])
+        value = evaluate(stage.element, environment)
+        return value.expand(shape + value.shape[3:]).contiguous()
+
+    def tokens(
+        self, names: tuple[str, ...], dimensions: tuple[Expression, ...]
+    ) -> tuple[Environment, tuple[int, ...]]:
+        """What expressions over tokens read, on the grid of the named indices, and its shape."""
+        shape = self.shape(dimensions)
+        indices = dict(zip(names, self._grid(shape), strict=True))
+        if "h" in indices:
+            indices["g"] = torch.div(indices["h"], self.group, rounding_mode="floor")
+        if "row" in indices:
+            indices["i"] = indices["row"] + self.base.sizes["offset"]
+        operands = {}
+        for operand, array in self.given.items():
+            token, head = ("row", "h") if operand in QUERY_OPERANDS else ("j", "g")
+            if token in indices:
+                place = indices["b"], indices[head], indices[token]
+                operands[operand] = array[place].float()
         environment = dataclasses.replace(self.base, indices=indices, operands=operands)
-        return evaluate(stage.element, environment).expand(shape).contiguous()
+        return environment, shape
 
     def attend(self, stage: Attend, block_m: int, block_n: int) -> tuple[Tensor, Tensor]:
         sizes = self.base.sizes
@@ -109,13 +128,13 @@ class _Call:
         shape = sizes["B"], sizes["H"], sizes["Lq"]
         output = query.new_zeros((*shape, sizes["Dv"]), dtype=torch.float32)
         log_sum_exp = query.new_zeros(shape, dtype=torch.float32)
-        for visit in self._visits(stage, block_m, block_n):
+        for visit in self.visits(stage, block_m, block_n):
             tile = _Tile(self, stage, visit)
             result, statistics = tile.run()
             output[tile.place], log_sum_exp[tile.place] = result, statistics
         return output, log_sum_exp
 
-    def _visits(self, stage: Attend, block_m: int, block_n: int) -> Iterator[Visit]:
+    def visits(self, stage: PairStage, block_m: int, block_n: int) -> Iterator[Visit]:
         """The planner enumerates tiles in NumPy."""
         base = numpy_evaluate.Environment(
             sizes=self.base.sizes,
@@ -146,7 +165,7 @@ class _Call:
     def tensors(self, arrays: Mapping[str, numpy_evaluate.Array]) -> dict[str, Tensor]:
         return {name: self.tensor(array) for name, array in arrays.items()}
 
-    def _shape(self, dimensions: tuple[Expression, ...]) -> tuple[int, ...]:
+    def shape(self, dimensions: tuple[Expression, ...]) -> tuple[int, ...]:
         return tuple(evaluate_size(size, self.base.sizes) for size in dimensions)
 
     def _grid(self, shape: tuple[int, ...]) -> list[Tensor]:
@@ -162,7 +181,7 @@ class _Call:
 class _Tile:
     """One tile of queries, and the state that it carries from block to block."""
 
-    def __init__(self, call: _Call, stage: Attend, visit: Visit) -> None:
+    def __init__(self, call: Call, stage: Attend, visit: Visit) -> None:
         self._call, self._stage, self._visit = call, stage, visit
         self._rows = call.tensor(visit.queries.numbers)
         indices = call.tensors(tile_indices(visit, call.base.sizes))
@@ -179,7 +198,7 @@ class _Tile:
             case Softmax(sink, sink_value):
                 return self._softmax(sink, sink_value)
             case Elementwise() as elementwise:
-                return self._elementwise(elementwise), self._zeros()
+                return self._elementwise(elementwise)
         raise InternalError("the tiled path has no rule for this normaliser")
 
     def _softmax(
@@ -202,13 +221,13 @@ class _Tile:
             weights = torch.exp(score - shift[..., None])
             rescale = torch.exp(maximum - shift)
             total = total * rescale + weights.sum(-1)
-            weighted = weighted * rescale[..., None] + _combine(weights, visible, value)
+            weighted = weighted * rescale[..., None] + combine(weights, visible, value)
             maximum = higher
         divisor = total.masked_fill(total == 0, 1.0)
         shift = maximum.masked_fill(maximum == -torch.inf, 0.0)
         return weighted / divisor[..., None], shift + torch.log(total)
 
-    def _elementwise(self, normalizer: Elementwise) -> Tensor:
+    def _elementwise(self, normalizer: Elementwise) -> tuple[Tensor, Tensor]:
         total = self._zeros()
         weighted = self._zeros(self._call.base.sizes["Dv"])
         for block in self._visit.blocks:
@@ -216,16 +235,16 @@ class _Tile:
             weights = evaluate(normalizer.weight, dataclasses.replace(pairs, score=score))
             weights = weights.expand(visible.shape).masked_fill(~visible, 0.0)
             total = total + weights.sum(-1)
-            weighted = weighted + _combine(weights, visible, value)
+            weighted = weighted + combine(weights, visible, value)
         match normalizer.divisor:
             case None:
-                return weighted
+                return weighted, self._zeros()
             case str():
                 divisor = total + normalizer.epsilon
             case expression:
                 divisor = self._per_row(expression).expand(self._shape)
         safe = divisor.masked_fill(divisor == 0, 1.0)[..., None]
-        return torch.where(divisor[..., None] == 0, 0.0, weighted / safe)
+        return torch.where(divisor[..., None] == 0, 0.0, weighted / safe), divisor
 
     def _zeros(self, *more: int) -> Tensor:
         return torch.zeros((*self._shape, *more), device=self._call.base.device)
@@ -269,7 +288,7 @@ class _Tile:
         return value.reshape((1,) * (4 - value.dim()) + value.shape)[..., 0]
 
 
-def _combine(weights: Tensor, visible: Tensor, value: Tensor) -> Tensor:
+def combine(weights: Tensor, visible: Tensor, value: Tensor) -> Tensor:
     """The weighted sum of values; what is hidden is left out, not multiplied by 0."""
     if torch.isfinite(value).all():
         return weights @ value

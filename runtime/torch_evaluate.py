@@ -1,8 +1,8 @@
 """What an expression is worth, in torch: for the tiled path, which needs no compiler.
 
 As in `attndsl.evaluate`, indices are arrays that broadcast to a grid (usually `[b, h, i, j]`), a
-vector has one more, trailing, axis and a matrix two. Floats are float32, integers int64, and a read
-out of range takes the nearest element, as kernels do.
+vector has one more, trailing, axis and a matrix two. Floats are float32 unless the environment has
+another precision, integers int64, and a read out of range takes the nearest element, as kernels do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from attndsl.diagnostics import InternalError
 from attndsl.expression import (
-    FLOAT,
     INT,
     Binary,
     Call,
@@ -57,6 +56,11 @@ class Environment:
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     score: Tensor | None = None
     dots: Mapping[int, Tensor] = field(default_factory=dict)
+    precision: torch.dtype = torch.float32
+
+    def dtype(self, type: Type) -> torch.dtype:
+        """The element type of values of a type of expressions."""
+        return {Scalar.BOOL: torch.bool, INT: torch.int64}.get(type, self.precision)  # type: ignore[arg-type]
 
 
 def evaluate(node: Expression, environment: Environment) -> Tensor:
@@ -67,7 +71,9 @@ def evaluate(node: Expression, environment: Environment) -> Tensor:
 
     match node:
         case Literal(value=number):
-            return torch.tensor(number, dtype=_dtype(node.type), device=environment.device)
+            return torch.tensor(
+                number, dtype=environment.dtype(node.type), device=environment.device
+            )
         case Index(name=name):
             return environment.indices[name]
         case Coordinate(position=position, axis=axis):
@@ -77,7 +83,7 @@ def evaluate(node: Expression, environment: Environment) -> Tensor:
             return torch.tensor(size, dtype=torch.int64, device=environment.device)
         case Scale():
             scale = environment.scale
-            return torch.tensor(scale, dtype=torch.float32, device=environment.device)
+            return torch.tensor(scale, dtype=environment.precision, device=environment.device)
         case ScoreValue():
             if environment.score is None:
                 raise InternalError("a score value outside a weight function")
@@ -89,7 +95,8 @@ def evaluate(node: Expression, environment: Environment) -> Tensor:
         case DotResult(number=number):
             return environment.dots[number]
         case Read(name=name, indices=indices):
-            return _read(environment.inputs[name], [value(index) for index in indices], node.type)
+            dtype = environment.dtype(node.type)
+            return _read(environment.inputs[name], [value(index) for index in indices], dtype)
         case Unary(operator="not", operand=operand):
             return ~value(operand)
         case Unary(operand=operand):
@@ -106,19 +113,15 @@ def evaluate(node: Expression, environment: Environment) -> Tensor:
                 _lifted(value(otherwise), otherwise.type, node.type),
             )
         case Call(function=function, arguments=arguments):
-            return _call(function, arguments, [value(one) for one in arguments], node.type)
+            values = [value(one) for one in arguments]
+            return _call(function, arguments, values, node.type, environment.precision)
         case Slice(vector=vector, start=start, stop=stop):
             return value(vector)[..., int(value(start)) : int(value(stop))]
         case Element(vector=vector, index=index):
             return value(vector)[..., int(value(index))]
 
 
-def _dtype(type: Type) -> torch.dtype:
-    return {Scalar.BOOL: torch.bool, INT: torch.int64, FLOAT: torch.float32}[type]  # type: ignore[index]
-
-
-def _read(array: Tensor, indices: list[Tensor], type: Type) -> Tensor:
-    dtype = _dtype(type) if isinstance(type, Scalar) else torch.float32
+def _read(array: Tensor, indices: list[Tensor], dtype: torch.dtype) -> Tensor:
     if 0 in array.shape[: len(indices)]:
         # Nothing visible reads it, yet every pair must have a value.
         grid = np.broadcast_shapes(*(index.shape for index in indices))
@@ -154,17 +157,26 @@ def _coordinate(position: str, axis: str, environment: Environment) -> Tensor:
 
 
 def _call(
-    function: str, arguments: tuple[Expression, ...], values: list[Tensor], type: Type
+    function: str,
+    arguments: tuple[Expression, ...],
+    values: list[Tensor],
+    type: Type,
+    precision: torch.dtype,
 ) -> Tensor:
     first = values[0]
     match function:
         case "dot":
-            return _dot(arguments[0].type, first, values[1])
+            left, right = arguments
+            return _dot(left.type, right.type, first, values[1])
+        case "outer":
+            return first.unsqueeze(-1) * values[1].unsqueeze(-2)
         case "concat":
             grid = np.broadcast_shapes(*(value.shape[:-1] for value in values))
             return torch.cat([value.expand(*grid, value.shape[-1]) for value in values], -1)
         case "arange":
-            return torch.arange(int(first), dtype=torch.float32, device=first.device)
+            return torch.arange(int(first), dtype=precision, device=first.device)
+        case "float":
+            return first.to(precision)
         case "min" | "max":
             pick = torch.minimum if function == "min" else torch.maximum
             result = _lifted(first, arguments[0].type, type)
@@ -174,9 +186,11 @@ def _call(
     return _FUNCTIONS[function](first)
 
 
-def _dot(left_type: Type, left: Tensor, right: Tensor) -> Tensor:
+def _dot(left_type: Type, right_type: Type, left: Tensor, right: Tensor) -> Tensor:
     if isinstance(left_type, Matrix):
         return (left @ right.unsqueeze(-1)).squeeze(-1)
+    if isinstance(right_type, Matrix):
+        return (left.unsqueeze(-2) @ right).squeeze(-2)
     if left.dim() == right.dim() == 5 and left.shape[-2] == 1 and right.shape[-3] == 1:
         # Queries by keys: one matrix product in place of a product for every pair.
         return left[..., :, 0, :] @ right[..., 0, :, :].transpose(-1, -2)
@@ -244,11 +258,11 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "softplus": lambda x: torch.logaddexp(torch.zeros_like(x), x),
     "relu": torch.relu,
+    "sign": torch.sign,
     "erf": torch.erf,
     "sin": torch.sin,
     "cos": torch.cos,
     "floor": lambda x: torch.floor(x).to(torch.int64),
-    "float": lambda x: x.to(torch.float32),
     "int": lambda x: x.to(torch.int64),
     "sum": lambda x: x.sum(-1),
     "mean": lambda x: x.mean(-1),

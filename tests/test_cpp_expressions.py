@@ -107,6 +107,7 @@ FUNCTIONS = {
     "cos(x)": (np.cos, -1e6, 1e6),
     "erf(x)": (np.vectorize(math.erf), -5.0, 5.0),
     "abs(x)": (np.abs, -1.0, 1.0),
+    "sign(x)": (np.sign, -1.0, 1.0),
     "relu(x)": (lambda x: np.maximum(x, 0), -1.0, 1.0),
     "x ** 3": (lambda x: x**3, -5.0, 5.0),
     "x ** 1.7": (lambda x: x**1.7, 1e-3, 5.0),

@@ -76,6 +76,7 @@ EXPECTED = {
     "sigmoid": (X, 1 / (1 + np.exp(-X_VALUE))),
     "softplus": (X, np.log(1 + np.exp(X_VALUE))),
     "relu": (X, [1, 0, 3, 0.5]),
+    "sign": (X, [1, -1, 1, 1]),
     "erf": (X, [math.erf(x) for x in X_VALUE]),
     "sin": (X, np.sin(X_VALUE)),
     "cos": (X, np.cos(X_VALUE)),

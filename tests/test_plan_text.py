@@ -11,6 +11,7 @@ from naive.case import EXAMPLES
 from attndsl.binding import bind
 from attndsl.module import load_file
 from attndsl.planner import plan
+from attndsl.planner.pipeline import plan_backward
 
 GOLDEN = Path(__file__).parent / "golden" / "plans"
 SHOWN = (
@@ -40,6 +41,12 @@ SHOWN = (
 def test_plan_text(name: str, golden: Callable[[Path, str], None]) -> None:
     attention = bind(load_file(EXAMPLES / f"{name}.attn").attentions[name])
     golden(GOLDEN / f"{name}.txt", str(plan(attention)))
+
+
+@pytest.mark.parametrize("name", ["alibi", "forgetting", "gemma2", "gpt_oss", "hedgehog", "t5"])
+def test_backward_text(name: str, golden: Callable[[Path, str], None]) -> None:
+    attention = bind(load_file(EXAMPLES / f"{name}.attn").attentions[name])
+    golden(GOLDEN / f"backward_{name}.txt", str(plan_backward(attention)))
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.attn")), ids=lambda path: path.stem)

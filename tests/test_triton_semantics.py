@@ -33,6 +33,7 @@ SCORES = {
         " + log(float(j) + 1.0)"
         " + log2(float(j) + 2.0) + sqrt(float(j)) + rsqrt(float(j) + 1.0) + tanh(float(i - j))"
         " + sigmoid(dot(q, k)) + softplus(dot(q, k)) + relu(dot(q, k)) + erf(dot(q, k))"
+        " + sign(dot(q, k))"
         " + sin(float(i)) + cos(float(i - j)) + float(floor(dot(q, k))) * 0.001"
     ),
     "powers": "dot(q, k) * scale + float(abs(i - j)) ** 0.5 - 0.5 ** float(abs(i - j))"

@@ -38,7 +38,7 @@ def compile(
         bool, typer.Option("--lse", help="Write the log-sum-exp of every row, too.")
     ] = False,
     direction: Annotated[
-        str, typer.Option(help="forward; backward is not compiled yet.")
+        str, typer.Option(help="forward; backward is not compiled ahead of time yet.")
     ] = "forward",
     json: options.JsonOption = False,
 ) -> None:
@@ -59,7 +59,7 @@ def compile(
 
         raise error(
             "A082",
-            f"the {direction} of a spec is not compiled yet",
+            f"the {direction} of a spec is not compiled ahead of time yet",
             help="compile with `--direction forward`",
         )
     from attndsl.runtime.artifact import compile_artifact

@@ -16,6 +16,9 @@ def show(
     plan: Annotated[
         bool, typer.Option("--plan", help="The stages that will run, and the block map.")
     ] = False,
+    backward: Annotated[
+        bool, typer.Option("--backward", help="What computes its gradients: derived formulas.")
+    ] = False,
     triton: Annotated[bool, typer.Option("--triton", help="The Triton source, for GPUs.")] = False,
     cpp: Annotated[bool, typer.Option("--cpp", help="The C++ source, for CPUs.")] = False,
     graph: Annotated[
@@ -43,6 +46,8 @@ def show(
 
         attndsl show gemma2.attn --plan --param window=1024
 
+        attndsl show gemma2.attn --backward
+
         attndsl show gemma2.attn --cpp --dtype fp32
 
         attndsl show rope.attn --graph -o stages.svg
@@ -51,10 +56,10 @@ def show(
         raise typer.BadParameter("only --graph writes a file", param_hint="--output")
     if ast:
         print(_tree_of(spec))
-    if ast and not (plan or triton or cpp or graph):
+    if ast and not (plan or backward or triton or cpp or graph):
         return
     chosen = options.choose(options.load_spec(spec), attention)
-    if not (plan or triton or cpp or graph):
+    if not (plan or backward or triton or cpp or graph):
         from attndsl.printing import describe
 
         print(describe(chosen), end="")
@@ -64,6 +69,10 @@ def show(
         from attndsl.planner import plan as make_plan
 
         print(make_plan(bound))
+    if backward:
+        from attndsl.planner.pipeline import plan_backward
+
+        print(plan_backward(bound))
     if graph:
         _show_graph(bound, output)
     for wanted, name, default in ((triton, target, "bf16"), (cpp, "cpu", "fp32")):

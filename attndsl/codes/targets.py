@@ -46,18 +46,19 @@ module.full.source("cpu")
         language="python",
     ),
     "A082": CodeEntry(
-        title="a gradient that is not compiled yet",
+        title="a gradient of what runs forward only",
         explanation="""\
-Kernels run forward. Tensors that require a gradient are refused, because a result without
-its gradient would train nothing and say nothing.""",
+An artifact holds the forward. Tensors that require a gradient are refused, because a result
+without its gradient would train nothing and say nothing. Kernels that come from a spec are
+differentiable.""",
         wrong="""
 module = attndsl.parse("attention full {}")
-module.full(q.requires_grad_(), k, v)
+artifact = attndsl.compile(module.full, target="cpu", head_dim=q.shape[-1], dtype="fp32")
+artifact(q.requires_grad_(), k, v)
 """,
         right="""
 module = attndsl.parse("attention full {}")
-with torch.no_grad():
-    module.full(q.requires_grad_(), k, v)
+module.full(q.requires_grad_(), k, v).sum().backward()
 """,
         language="python",
     ),

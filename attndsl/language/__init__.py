@@ -189,6 +189,11 @@ def relu(x: Operand = 0, *, divide: Operand = 1, epsilon: float = 0) -> Value:
     raise outside_kernel("relu")
 
 
+def sign(x: Operand) -> Value:
+    """-1, 0 or 1 as x is, a float."""
+    raise outside_kernel("sign")
+
+
 def erf(x: Operand) -> Value:
     """Error function."""
     raise outside_kernel("erf")

@@ -13,7 +13,7 @@ from attndsl.expression import TRUE, Expression
 from attndsl.planner.block_map import BlockInterval, BlockTable, Kind, Product, Ranges, Table
 from attndsl.planner.grid_lists import GridLists
 from attndsl.planner.lists import Block, BlockLists
-from attndsl.planner.plan import Attend
+from attndsl.planner.plan import PairStage
 from attndsl.planner.problems import GridProblem, LineProblem, Problem
 from attndsl.planner.table import build_table
 
@@ -22,7 +22,7 @@ MOST_GUARDS = 1 << 20
 
 
 def block_lists(
-    stage: Attend, base: Environment, problem: Problem, block_m: int, block_n: int
+    stage: PairStage, base: Environment, problem: Problem, block_m: int, block_n: int
 ) -> BlockLists:
     """The lists of a stage's block map. `base` holds sizes and the inputs that the map reads."""
     match stage.block_map, problem:

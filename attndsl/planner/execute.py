@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from attndsl.attention import Elementwise, Softmax
 from attndsl.diagnostics import InternalError
 from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
-from attndsl.expression import Expression, Operand, Scalar, Vector, walk
+from attndsl.expression import Expression, Scalar, Vector
 from attndsl.planner.block_map import Kind
 from attndsl.planner.lists import Block
 from attndsl.planner.normalization import SoftmaxState, SumState
@@ -47,31 +47,7 @@ def execute(
     Raises `InternalError` where the block map breaks an invariant: a block visited twice, or a FULL
     block with keys that do not exist.
     """
-    given = {"q": np.asarray(q, np.float64), "k": np.asarray(k, np.float64)}
-    if v is not None:
-        given["v"] = np.asarray(v, np.float64)
-    batches, heads, rows, width = given["q"].shape
-    key_heads, keys = given["k"].shape[1:3]
-    sizes = {"B": batches, "H": heads, "Hkv": key_heads, "Lq": rows, "Lk": keys, "D": width}
-    sizes["offset"] = keys - rows if offset is None else offset
-    sizes |= {f"axis.{name}": length for name, length in (axes or {}).items()}
-    if v is not None:
-        sizes["Dv"] = given["v"].shape[-1]
-    else:
-        sizes["Dv"] = evaluate_size(plan.attend.value.size, sizes)
-    call = _Call(
-        given,
-        Environment(
-            sizes=sizes,
-            axes=plan.attention.axes,
-            scale=1.0 / math.sqrt(width) if scale is None else scale,
-            inputs={
-                one.name: np.asarray(inputs[one.name], _DTYPES[one.element])
-                for one in plan.attention.inputs
-            },
-            clamp=True,
-        ),
-    )
+    call = call_of(plan, q, k, v, inputs, scale=scale, offset=offset, axes=axes)
     for stage in plan.stages:
         match stage:
             case Prepare():
@@ -86,16 +62,55 @@ def execute(
     return call.attend(plan.attend, block_m, block_n)
 
 
+def call_of(
+    plan: Plan,
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike | None,
+    inputs: Mapping[str, ArrayLike],
+    *,
+    scale: float | None = None,
+    offset: int | None = None,
+    axes: Mapping[str, int] | None = None,
+) -> Call:
+    """The arguments of `execute`, in float64 and with all sizes."""
+    given = {"q": np.asarray(q, np.float64), "k": np.asarray(k, np.float64)}
+    if v is not None:
+        given["v"] = np.asarray(v, np.float64)
+    batches, heads, rows, width = given["q"].shape
+    key_heads, keys = given["k"].shape[1:3]
+    sizes = {"B": batches, "H": heads, "Hkv": key_heads, "Lq": rows, "Lk": keys, "D": width}
+    sizes["offset"] = keys - rows if offset is None else offset
+    sizes |= {f"axis.{name}": length for name, length in (axes or {}).items()}
+    if v is not None:
+        sizes["Dv"] = given["v"].shape[-1]
+    else:
+        sizes["Dv"] = evaluate_size(plan.attend.value.size, sizes)
+    return Call(
+        given,
+        Environment(
+            sizes=sizes,
+            axes=plan.attention.axes,
+            scale=1.0 / math.sqrt(width) if scale is None else scale,
+            inputs={
+                one.name: np.asarray(inputs[one.name], _DTYPES[one.element])
+                for one in plan.attention.inputs
+            },
+            clamp=True,
+        ),
+    )
+
+
 @dataclass(frozen=True)
-class _Call:
+class Call:
     """One call: the caller's vectors, and an environment whose inputs hold the buffers too."""
 
     given: Mapping[str, Array]
     base: Environment
 
-    def with_buffer(self, name: str, array: Array) -> _Call:
+    def with_buffer(self, name: str, array: Array) -> Call:
         inputs = {**self.base.inputs, name: array}
-        return _Call(self.given, dataclasses.replace(self.base, inputs=inputs))
+        return Call(self.given, dataclasses.replace(self.base, inputs=inputs))
 
     @property
     def _sizes(self) -> Mapping[str, int]:
@@ -107,41 +122,49 @@ class _Call:
         return max(1, self._sizes["H"] // max(1, self._sizes["Hkv"]))
 
     def scan(self, stage: Scan) -> Array:
-        shape = tuple(evaluate_size(size, self._sizes) for size in stage.buffer.dimensions)
-        indices = dict(zip([*stage.indices, "t"], np.indices(shape, sparse=True), strict=True))
-        element = evaluate(stage.element, dataclasses.replace(self.base, indices=indices))
-        return np.cumsum(np.broadcast_to(element, shape), axis=-1)
+        environment, shape = self.tokens((*stage.indices, "t"), stage.buffer.dimensions)
+        element = np.broadcast_to(evaluate(stage.element, environment), shape)
+        if stage.from_end:
+            return np.flip(np.cumsum(np.flip(element, -1), axis=-1), -1)
+        return np.cumsum(element, axis=-1)
 
     def prepare(self, stage: Prepare) -> Array:
         """`[B, heads, tokens]`, with a last axis if the element is a vector."""
-        shape = tuple(evaluate_size(size, self._sizes) for size in stage.buffer.dimensions)
-        b, head, token = np.indices(shape[:3], sparse=True)
-        indices = {"b": b, stage.head_index: head}
-        if stage.head_index == "h":
-            indices["g"] = head // self.group
-        if stage.side == "query":
-            indices |= {"row": token, "i": token + self._sizes["offset"]}
-        else:
-            indices["j"] = token
-        operands = {
-            name: self.given[name][tuple(np.broadcast_arrays(b, indices[at], token))]
-            for name, at in (("q", "h"), ("k", "g"), ("v", "g"))
-            if any(node.name == name for node in _operands(stage.element))
-        }
+        token = "row" if stage.side == "query" else "j"
+        names = ("b", stage.head_index, token)
+        environment, shape = self.tokens(names, stage.buffer.dimensions[:3])
+        value = evaluate(stage.element, environment)
+        return np.array(np.broadcast_to(value, shape + value.shape[3:]))
+
+    def tokens(
+        self, names: tuple[str, ...], dimensions: tuple[Expression, ...]
+    ) -> tuple[Environment, tuple[int, ...]]:
+        """What expressions over tokens read, on the grid of the named indices, and its shape."""
+        shape = tuple(evaluate_size(size, self._sizes) for size in dimensions)
+        indices = dict(zip(names, np.indices(shape, sparse=True), strict=True))
+        if "h" in indices:
+            indices["g"] = indices["h"] // self.group
+        if "row" in indices:
+            indices["i"] = indices["row"] + self._sizes["offset"]
+        operands = {}
+        for operand, array in self.given.items():
+            token, head = ("j", "g") if operand in ("k", "v") else ("row", "h")
+            if token in indices:
+                place = np.broadcast_arrays(indices["b"], indices[head], indices[token])
+                operands[operand] = array[tuple(place)]
         environment = dataclasses.replace(self.base, indices=indices, operands=operands)
-        return np.array(np.broadcast_to(evaluate(stage.element, environment), shape))
+        return environment, shape
 
     def attend(self, stage: Attend, block_m: int, block_n: int) -> Result:
         batches, heads, rows = (self._sizes[name] for name in ("B", "H", "Lq"))
         width = evaluate_size(stage.value.size, self._sizes)
         output = np.zeros((batches, heads, rows, width))
-        log_sum_exp = np.zeros((batches, heads, rows))
+        statistic = np.zeros((batches, heads, rows))
         with np.errstate(all="ignore"):
             for visit in visits(stage, self.base, block_m, block_n):
                 tile = _Tile(self, stage, visit)
-                output[tile.place], log_sum_exp[tile.place] = tile.run()
-        is_softmax = isinstance(stage.normalizer, Softmax)
-        return Result(output, log_sum_exp if is_softmax else None)
+                output[tile.place], statistic[tile.place] = tile.run()
+        return Result.of(stage.normalizer, output, statistic)
 
     def vectors(self, source: Source, batch: Array, heads: Array, tokens: Array) -> Array:
         """`[batch, heads, tokens, size]` of a source; `heads` are query heads."""
@@ -155,14 +178,10 @@ class _Call:
         return whole[..., start : start + size]
 
 
-def _operands(expression: Expression) -> Iterator[Operand]:
-    return (node for node in walk(expression) if isinstance(node, Operand))
-
-
 class _Tile:
     """One tile of queries, and the state that it carries from block to block."""
 
-    def __init__(self, call: _Call, stage: Attend, visit: Visit) -> None:
+    def __init__(self, call: Call, stage: Attend, visit: Visit) -> None:
         self._call, self._stage, self._visit = call, stage, visit
         self._rows = visit.queries.numbers
         indices = tile_indices(visit, call.base.sizes)
@@ -172,7 +191,7 @@ class _Tile:
         self._queries = [self._vectors(dot.query, self._rows) for dot in stage.dots]
 
     def run(self) -> tuple[Array, Array]:
-        """Output `[batches, heads, rows, Dv]` and log-sum-exp (zeros where there is none)."""
+        """Output `[batches, heads, rows, Dv]`, and the log-sum-exp or the divisor of each row."""
         width = evaluate_size(self._stage.value.size, self._call.base.sizes)
         shape = self._visit.batches.size, self._visit.heads.size, self._rows.size
         match self._stage.normalizer:
@@ -190,7 +209,7 @@ class _Tile:
                     weights = np.broadcast_to(evaluate(weight, scored), visible.shape)
                     sums = sums.absorb(weights, visible, value)
                 by = sums.total + epsilon if isinstance(divisor, str) else self._per_row(divisor)
-                return sums.finish(by), np.zeros(shape)
+                return sums.finish(by), np.zeros(shape) if by is None else by
         raise InternalError("the executor has no rule for this normaliser")
 
     def _vectors(self, source: Source, tokens: Array) -> Array:

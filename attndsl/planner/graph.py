@@ -10,7 +10,18 @@ import networkx
 from attndsl.attention import Elementwise, Softmax
 from attndsl.expression import Expression, Operand, Read, walk
 from attndsl.planner.block_map import Table, bounds
-from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Source, Stage, written_buffers
+from attndsl.planner.plan import (
+    Attend,
+    Fold,
+    PairStage,
+    PairSums,
+    Plan,
+    Prepare,
+    Scan,
+    Source,
+    Stage,
+    written_buffers,
+)
 
 OUTPUTS = ("out", "log_sum_exp")
 
@@ -47,11 +58,13 @@ def reads(stage: Stage) -> frozenset[str]:
         for node in walk(expression)
         if isinstance(node, (Read, Operand))
     }
-    if isinstance(stage, Attend):
+    if isinstance(stage, PairStage):
         names |= {source.name for source in _sources(stage)}
         match stage.block_map:
             case Table(inputs=inputs):
                 names |= set(inputs)
+    if isinstance(stage, Fold):
+        names |= {addend.name for addend in stage.addends}
     return frozenset(names)
 
 
@@ -79,18 +92,36 @@ def expressions(stage: Stage) -> Iterator[Expression]:
                     yield weight
                     if divisor is not None and not isinstance(divisor, str):
                         yield divisor
-            yield from bounds(stage.block_map)
-            if stage.grid is not None:
-                for axis in stage.grid.axes:
-                    yield from (one for one in (axis.modulus, axis.shift) if one is not None)
+            yield from _places(stage)
+        case PairSums(sums=sums, elements=elements, mask=mask):
+            yield mask
+            for one in sums:
+                yield from (value for value, _ in one.terms)
+            for each in elements:
+                yield from (each.value, *each.indices)
+            yield from _places(stage)
+        case Fold(terms=terms):
+            for term in terms:
+                yield from (term.value, *term.indices)
 
 
-def _sources(stage: Attend) -> Iterator[Source]:
+def _places(stage: PairStage) -> Iterator[Expression]:
+    yield from bounds(stage.block_map)
+    if stage.grid is not None:
+        for axis in stage.grid.axes:
+            yield from (one for one in (axis.modulus, axis.shift) if one is not None)
+
+
+def _sources(stage: PairStage) -> Iterator[Source]:
     for dot in stage.dots:
         yield from (dot.query, dot.key)
-    yield stage.value
     for _, source in stage.vectors:
         yield source
+    if isinstance(stage, Attend):
+        yield stage.value
+        return
+    for one in stage.sums:
+        yield from (source for _, source in one.terms if source is not None)
 
 
 def _label(stage: Stage) -> str:
@@ -99,6 +130,10 @@ def _label(stage: Stage) -> str:
             return f"prepare {buffer.name}"
         case Scan(buffer=buffer):
             return f"scan {buffer.name}"
+        case PairSums():
+            return "sum over pairs"
+        case Fold(buffer=buffer):
+            return f"fold into {buffer.name}"
         case Attend(partial=None):
             return "attend"
     return "attend, in part"

@@ -481,5 +481,6 @@ _RISING: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
     "sigmoid": lambda x: np.exp(-np.logaddexp(0.0, -x)),
     "softplus": lambda x: np.logaddexp(0.0, x),
+    "sign": np.sign,
     "relu": lambda x: np.maximum(x, 0.0),
 }

@@ -40,7 +40,7 @@ class SoftmaxState:
         score = np.where(visible, score, -np.inf)
         maximum = np.max(score, axis=-1, initial=-np.inf)
         weights = np.where(visible, np.exp(score - _finite(maximum)[..., np.newaxis]), 0.0)
-        tile = SoftmaxState(maximum, np.sum(weights, axis=-1), _combine(weights, visible, value))
+        tile = SoftmaxState(maximum, np.sum(weights, axis=-1), combine(weights, visible, value))
         return self.merge(tile)
 
     def merge(self, other: SoftmaxState) -> SoftmaxState:
@@ -86,7 +86,7 @@ class SumState:
     def absorb(self, weight: Array, visible: Array, value: Array) -> SumState:
         """With a tile of keys, whose weights have been computed already."""
         weight = np.where(visible, weight, 0.0)
-        tile = SumState(np.sum(weight, axis=-1), _combine(weight, visible, value))
+        tile = SumState(np.sum(weight, axis=-1), combine(weight, visible, value))
         return self.merge(tile)
 
     def merge(self, other: SumState) -> SumState:
@@ -107,7 +107,7 @@ def _finite(maximum: Array) -> Array:
     return np.where(np.isneginf(maximum), 0.0, maximum)
 
 
-def _combine(weight: Array, visible: Array, value: Array) -> Array:
+def combine(weight: Array, visible: Array, value: Array) -> Array:
     """The weighted sum of values; what is hidden is left out, not multiplied by 0."""
     if np.all(np.isfinite(value)):
         result: Array = weight @ value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from attndsl.attention import Attention
 from attndsl.planner.plan import Plan
 
@@ -14,13 +16,31 @@ def plan(attention: Attention) -> Plan:
     # Checking a spec uses the planner's algebra, and should not wait for the passes.
     from attndsl.planner.lower import lower
     from attndsl.planner.passes import PASSES
+
+    return _improved(lower(attention), PASSES)
+
+
+def plan_backward(
+    attention: Attention, wanted: Iterable[str] | None = None, *, log_sum_exp_gradient: bool = False
+) -> Plan:
+    """The plan of the backward, for the gradients of `wanted`; see `backward.differentiate`."""
+    from attndsl.planner.backward import differentiate
+    from attndsl.planner.lower import lower
+    from attndsl.planner.passes import BACKWARD_PASSES
+
+    result = differentiate(lower(attention), wanted, log_sum_exp_gradient=log_sum_exp_gradient)
+    # The output may well depend on nothing that is wanted.
+    return _improved(result, BACKWARD_PASSES) if result.gradients else result
+
+
+def _improved(plan: Plan, passes: Iterable[Callable[[Plan], Plan]]) -> Plan:
+    """After all passes, the plan verified between them."""
     from attndsl.planner.verify import verify
 
-    result = lower(attention)
-    verify(result)
-    for improve in PASSES:
-        improved = improve(result)
-        if improved is not result:
+    verify(plan)
+    for improve in passes:
+        improved = improve(plan)
+        if improved is not plan:
             verify(improved)
-        result = improved
-    return result
+        plan = improved
+    return plan

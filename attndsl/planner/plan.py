@@ -51,13 +51,15 @@ class Prepare:
 class Scan:
     """A running sum along the buffer's last dimension: `buffer[…, t] = buffer[…, t-1] + element`.
 
-    The leading dimensions are indexed by `indices` (`b`, `h`, `g`), the last by `t`. (The recurrent
-    states of linear attention become a stage of their own beside this one.)
+    The leading dimensions are indexed by `indices` (`b`, `h`, `g`), the last by `t`. With
+    `from_end` it runs from the last element to the first. (The recurrent states of linear attention
+    become a stage of their own beside this one.)
     """
 
     buffer: Buffer
     indices: tuple[str, ...]
     element: Expression
+    from_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -232,16 +234,106 @@ class Attend:
     partial: Partial | None = None
 
 
-Stage = Prepare | Scan | Attend
+@dataclass(frozen=True)
+class PairSum:
+    """`buffer[b, head, token] = sum of value * vector` over the visible pairs of the token.
+
+    `side` is `"query"` (a sum over keys) or `"key"` (a sum over queries, and over the query heads
+    that share a key head where the buffer is over key heads). Each term is a value over pairs and
+    the vector of the other side that it multiplies; without a vector the value itself is summed up,
+    a float or a vector as the buffer's last dimension says.
+    """
+
+    buffer: Buffer
+    side: str
+    terms: tuple[tuple[Expression, Source | None], ...]
+
+
+@dataclass(frozen=True)
+class ElementSum:
+    """`buffer[indices] = sum of value` over the visible pairs that read this element of an input.
+
+    `buffer` has the input's dimensions, and `indices` are those of the read, over `b h g i j row`;
+    `value` is a float, or a vector or matrix for the dimensions that are not indexed.
+    """
+
+    buffer: Buffer
+    indices: tuple[Expression, ...]
+    value: Expression
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """Sums over the visible pairs of the score matrix, each a number or a vector of a token, or an
+    element of an input: what a backward has in place of `Attend`.
+
+    `dots`, `vectors`, `mask`, `block_map`, `residue`, `grid` and `stripes` are as in `Attend`. What
+    hidden pairs hold takes no part in any sum. `score` is that of a forward whose weights are the
+    exponentials of it: a kernel has to round it as the forward's did.
+    """
+
+    dots: tuple[Dot, ...]
+    sums: tuple[PairSum, ...]
+    elements: tuple[ElementSum, ...]
+    score: Expression | None
+    mask: Expression
+    vectors: tuple[tuple[str, Source], ...]
+    block_map: BlockMap
+    residue: Expression | None = None
+    grid: Grid | None = None
+    stripes: Stripes | None = None
+
+
+ROW_RESULTS = ("log_sum_exp", "divisor", "log_sum_exp_gradient")
+"""What a backward may read of a forward's results beside vectors: float32 `[B, H, Lq]`."""
+
+TOKEN_INDICES = {"query": ("b", "h", "row"), "key": ("b", "g", "j"), "key heads": ("b", "h", "j")}
+"""The sides that tokens are on, and their indices: keys are also seen by each query head."""
+SIZE_OF_INDEX = {"b": "B", "h": "H", "g": "Hkv", "row": "Lq", "j": "Lk"}
+
+
+@dataclass(frozen=True)
+class FoldTerm:
+    """A value for every token of one side, and which element of the result it is added to.
+
+    `side` is one of `TOKEN_INDICES`, or `"scan NAME"` for the indices of that scan, the last of
+    which is `t`. `indices` are over these, `g` and `i`.
+    """
+
+    side: str
+    value: Expression
+    indices: tuple[Expression, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """`buffer[indices] = sum of the terms' values` over all tokens, and of `addends`, which are
+    buffers of the same dimensions: the gradient of what many tokens read. An index out of range is
+    that of a token which nothing visible reads."""
+
+    buffer: Buffer
+    terms: tuple[FoldTerm, ...]
+    addends: tuple[Buffer, ...] = ()
+
+
+PairStage = Attend | PairSums
+"""The stages over tiles of the score matrix: they have a mask, a block map and matrix products."""
+
+Stage = Prepare | Scan | Attend | PairSums | Fold
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Stages in the order in which they run, and why they were chosen."""
+    """Stages in the order in which they run, and why they were chosen.
+
+    `gradients` is empty for a forward; for a backward it says which buffer is the gradient of what
+    (`q`, `k`, `v`, an input).
+    """
 
     attention: Attention
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
+    gradients: tuple[tuple[str, str], ...] = ()
 
     @property
     def attend(self) -> Attend:
@@ -268,8 +360,23 @@ class Plan:
 def written_buffers(stage: Stage) -> tuple[Buffer, ...]:
     """The buffers that a stage writes; none for the last, which writes the outputs."""
     match stage:
-        case Prepare(buffer=buffer) | Scan(buffer=buffer):
+        case Prepare(buffer=buffer) | Scan(buffer=buffer) | Fold(buffer=buffer):
             return (buffer,)
+        case PairSums(sums=sums, elements=elements):
+            return (*(one.buffer for one in sums), *(one.buffer for one in elements))
         case Attend(partial=Partial(output, log_sum_exp)):
             return output, log_sum_exp
     return ()
+
+
+def token_grid(term: FoldTerm, backward: Plan) -> tuple[tuple[str, ...], tuple[Expression, ...]]:
+    """The indices of a term's tokens, and how many there are of each."""
+    if term.side in TOKEN_INDICES:
+        names = TOKEN_INDICES[term.side]
+        return names, tuple(Size(SIZE_OF_INDEX[name]) for name in names)
+    scan = next(
+        stage
+        for stage in backward.stages
+        if isinstance(stage, Scan) and stage.buffer.name == term.side.removeprefix("scan ")
+    )
+    return (*scan.indices, "t"), scan.buffer.dimensions

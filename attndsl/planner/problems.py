@@ -16,7 +16,7 @@ import numpy as np
 from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
 from attndsl.expression import Index, Literal
 from attndsl.planner.grids import Span, spans, tile_sides
-from attndsl.planner.plan import Attend
+from attndsl.planner.plan import PairStage
 from attndsl.planner.stripes import Stripes
 
 Box = tuple[tuple[int, int], ...]
@@ -191,7 +191,7 @@ class GridProblem:
 Problem = LineProblem | GridProblem
 
 
-def problems(stage: Attend, sizes: Mapping[str, int], block_m: int) -> tuple[Problem, ...]:
+def problems(stage: PairStage, sizes: Mapping[str, int], block_m: int) -> tuple[Problem, ...]:
     """The independent problems of a stage, in the order of their residues."""
     rows, keys, offset = (sizes[name] for name in ("Lq", "Lk", "offset"))
     if stage.grid is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from attndsl.attention import Elementwise, Normalizer, Softmax
 from attndsl.diagnostics import InternalError
-from attndsl.expression import TRUE, Index, Literal, Size, Vector
+from attndsl.expression import TRUE, Expression, Index, Literal, Size, Vector, substitute
 from attndsl.planner.block_map import (
     BlockInterval,
     BlockMap,
@@ -16,7 +16,19 @@ from attndsl.planner.block_map import (
     Table,
     Window,
 )
-from attndsl.planner.plan import Attend, Buffer, Grid, Plan, Prepare, Scan, Source, Stage
+from attndsl.planner.plan import (
+    Attend,
+    Buffer,
+    Fold,
+    Grid,
+    PairStage,
+    PairSums,
+    Plan,
+    Prepare,
+    Scan,
+    Source,
+    Stage,
+)
 from attndsl.printing import normalizer_text, text
 
 _SIZES_OF = {"q": Size("D"), "k": Size("D"), "v": Size("Dv")}
@@ -25,10 +37,14 @@ _INDENT = "   "
 
 def plan_text(plan: Plan) -> str:
     """The whole plan, with a line break at its end."""
-    lines = [f"plan of `{plan.attention.name}`"]
+    what = "backward" if plan.gradients else "plan"
+    lines = [f"{what} of `{plan.attention.name}`"]
     for number, stage in enumerate(plan.stages, start=1):
         lines += ["", f"{number}. {_title(stage)}"]
         lines += [f"{_INDENT}{line}" for line in _body(stage)]
+    if plan.gradients:
+        lines += ["", "gradients"]
+        lines += [f"{_INDENT}{name} = {buffer}" for name, buffer in plan.gradients]
     if plan.notes:
         lines += ["", "because", *(f"{_INDENT}{note}" for note in plan.notes)]
     return "\n".join(lines) + "\n"
@@ -39,28 +55,37 @@ def _title(stage: Stage) -> str:
         case Prepare():
             return f"prepare {buffer_text(stage.buffer)}, once per {stage.side}"
         case Scan():
-            return f"scan {buffer_text(stage.buffer)}, a running sum over its last dimension"
-        case Attend(residue=residue, grid=grid, partial=partial):
-            over = "tiles of the score matrix"
-            if residue is not None:
-                over = f"tiles of the scores of each residue class r modulo {text(residue)}"
-            if stage.stripes is not None:
-                over += (
-                    f", keys in stripes of {stage.stripes.width} of every {stage.stripes.period}"
-                )
-            if grid is not None:
-                over = f"boxes of the grid {' × '.join(axis.name for axis in grid.axes)}"
-                classes = [
-                    f"{axis.name} modulo {text(axis.modulus)}"
-                    for axis in grid.axes
-                    if axis.modulus is not None
-                ]
-                if classes:
-                    over += f", for each residue class of {', '.join(classes)}"
-            if partial is None:
-                return f"attend, over {over}"
-            written = f"{buffer_text(partial.output)} and {buffer_text(partial.log_sum_exp)}"
-            return f"attend to a part, over {over}, into {written}"
+            start = ", from its end" if stage.from_end else ""
+            return f"scan {buffer_text(stage.buffer)}, a running sum over its last dimension{start}"
+        case Fold(buffer=buffer):
+            return f"fold into {buffer_text(buffer)}"
+        case Attend() | PairSums():
+            return _pair_title(stage)
+
+
+def _pair_title(stage: PairStage) -> str:
+    residue, grid = stage.residue, stage.grid
+    over = "tiles of the score matrix"
+    if residue is not None:
+        over = f"tiles of the scores of each residue class r modulo {text(residue)}"
+    if stage.stripes is not None:
+        over += f", keys in stripes of {stage.stripes.width} of every {stage.stripes.period}"
+    if grid is not None:
+        over = f"boxes of the grid {' × '.join(axis.name for axis in grid.axes)}"
+        classes = [
+            f"{axis.name} modulo {text(axis.modulus)}"
+            for axis in grid.axes
+            if axis.modulus is not None
+        ]
+        if classes:
+            over += f", for each residue class of {', '.join(classes)}"
+    if isinstance(stage, PairSums):
+        return f"sum over pairs, over {over}"
+    if stage.partial is None:
+        return f"attend, over {over}"
+    partial = stage.partial
+    written = f"{buffer_text(partial.output)} and {buffer_text(partial.log_sum_exp)}"
+    return f"attend to a part, over {over}, into {written}"
 
 
 def buffer_text(buffer: Buffer) -> str:
@@ -79,9 +104,69 @@ def _body(stage: Stage) -> Iterator[str]:
             yield f"{buffer.name}[{', '.join((*indices, 't'))}] += {text(element)}"
         case Attend():
             yield from _attend(stage)
+        case PairSums():
+            yield from _pair_sums(stage)
+        case Fold(buffer, terms, addends):
+            for addend in addends:
+                yield f"{buffer.name} += {addend.name}"
+            for term in terms:
+                place = ", ".join(map(text, term.indices))
+                place = f"[{place}]" if place else ""
+                yield f"{buffer.name}{place} += {text(term.value)}, for each {_token(term.side)}"
+
+
+def _token(side: str) -> str:
+    match side.split():
+        case ["scan", name]:
+            return f"element of `{name}`"
+        case ["key", "heads"]:
+            return "key and query head"
+    return side
 
 
 def _attend(stage: Attend) -> Iterator[str]:
+    yield from _tokens_and_dots(stage)
+    yield f"score    = {text(stage.score)}"
+    yield f"mask     = {text(stage.mask)}"
+    yield f"weights  = {normalizer_text(stage.normalizer)}, {carried_text(stage.normalizer)}"
+    yield f"value    = {source_text(stage.value)}"
+    yield from _blocks(stage)
+
+
+def _pair_sums(stage: PairSums) -> Iterator[str]:
+    yield from _tokens_and_dots(stage)
+    yield f"mask     = {text(stage.mask)}"
+    values = _named_values(stage)
+    # What is part of a later value is printed once.
+    known: dict[Expression, Expression] = {}
+    for value, name in values.items():
+        shown = substitute(value, known)
+        yield f"{name:<8} = {text(shown)}"
+        known |= {value: Index(name), shown: Index(name)}
+    for one in stage.sums:
+        token, other = ("row", "j") if one.side == "query" else ("j", "row")
+        head = "h" if one.buffer.dimensions[1] == Size("H") else "g"
+        parts = [
+            values[value] + ("" if source is None else f" * {source_text(source)}")
+            for value, source in one.terms
+        ]
+        yield f"{one.buffer.name}[b, {head}, {token}] = sum over {other} of {' + '.join(parts)}"
+    for each in stage.elements:
+        place = ", ".join(map(text, each.indices))
+        place = f"[{place}]" if place else ""
+        yield f"{each.buffer.name}{place} = sum over pairs of {values[each.value]}"
+    yield from _blocks(stage)
+
+
+def _named_values(stage: PairSums) -> dict[Expression, str]:
+    """The values that are summed up, each once, by the name it is printed with."""
+    values = [value for one in stage.sums for value, _ in one.terms]
+    values += [each.value for each in stage.elements]
+    shortest_first = sorted(dict.fromkeys(values), key=lambda value: len(text(value)))
+    return {value: f"value#{number}" for number, value in enumerate(shortest_first)}
+
+
+def _tokens_and_dots(stage: PairStage) -> Iterator[str]:
     if stage.residue is not None:
         modulus = text(stage.residue)
         yield f"i, j     = counted within the class: position r + {modulus} * i, r + {modulus} * j"
@@ -92,12 +177,11 @@ def _attend(stage: Attend) -> Iterator[str]:
         yield f"j        = {text(stage.stripes.position(Index('x')))} of key number x"
     for number, dot in enumerate(stage.dots):
         yield f"dot#{number}    = {source_text(dot.query)} · {source_text(dot.key)}"
-    yield f"score    = {text(stage.score)}"
-    yield f"mask     = {text(stage.mask)}"
-    yield f"weights  = {normalizer_text(stage.normalizer)}, {carried_text(stage.normalizer)}"
-    yield f"value    = {source_text(stage.value)}"
-    match stage:
-        case Attend(block_map=Product(windows, conditions), grid=Grid(axes)):
+
+
+def _blocks(stage: PairStage) -> Iterator[str]:
+    match stage.block_map, stage.grid:
+        case Product(windows, conditions), Grid(axes):
             yield "blocks   = boxes of keys, for queries i_first … i_last along each axis:"
             width = max(len(axis.name) for axis in axes)
             for axis, window in zip(axes, windows, strict=True):

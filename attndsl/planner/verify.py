@@ -13,6 +13,7 @@ from attndsl.expression import (
     BOOL,
     FLOAT,
     INT,
+    QUERY_OPERANDS,
     Binary,
     Call,
     Coordinate,
@@ -45,7 +46,22 @@ from attndsl.planner.block_map import (
     Window,
     bounds,
 )
-from attndsl.planner.plan import Attend, Buffer, Grid, GridAxis, Plan, Prepare, Scan, Source
+from attndsl.planner.pairs import pair_expressions
+from attndsl.planner.plan import (
+    ROW_RESULTS,
+    Attend,
+    Buffer,
+    Fold,
+    Grid,
+    GridAxis,
+    PairStage,
+    PairSums,
+    Plan,
+    Prepare,
+    Scan,
+    Source,
+    written_buffers,
+)
 from attndsl.planner.stripes import Stripes
 
 SIZES = {"B", "H", "Hkv", "Lq", "Lk", "D", "Dv", "offset"}
@@ -72,6 +88,11 @@ class _Verifier:
         self._elements = {one.name: one.element for one in plan.attention.inputs}
         self._sides: dict[str, str] = {}
         self._sizes = SIZES | {f"axis.{axis}" for axis in plan.attention.axes}
+        self._query_vectors = {"q"}
+        if plan.gradients:
+            self._query_vectors = set(QUERY_OPERANDS)
+            self._ranks |= dict.fromkeys(ROW_RESULTS, 3)
+            self._elements |= dict.fromkeys(ROW_RESULTS, FLOAT)
 
     def _require(self, holds: bool, rule: str) -> None:
         if not holds:
@@ -81,13 +102,16 @@ class _Verifier:
         stages = self._plan.stages
         self._require(self._plan.attention.is_bound, "every parameter has a value")
         attends = [stage for stage in stages if isinstance(stage, Attend)]
-        self._require(bool(attends), "there is a stage over pairs")
-        self._require(stages[-1] is attends[-1], "a stage over pairs comes last")
-        self._require(attends[-1].partial is None, "the last stage writes the outputs")
-        self._require(
-            all(stage.partial is not None for stage in attends[:-1]),
-            "a stage before the last writes buffers",
-        )
+        if self._plan.gradients:
+            self._require(not attends, "a backward attends to nothing")
+        else:
+            self._require(bool(attends), "there is a stage over pairs")
+            self._require(stages[-1] is attends[-1], "a stage over pairs comes last")
+            self._require(attends[-1].partial is None, "the last stage writes the outputs")
+            self._require(
+                all(stage.partial is not None for stage in attends[:-1]),
+                "a stage before the last writes buffers",
+            )
         for number, stage in enumerate(stages):
             self._stage = f"stage {number} ({type(stage).__name__.lower()})"
             match stage:
@@ -97,6 +121,12 @@ class _Verifier:
                     self._scan(stage)
                 case Attend():
                     self._attend(stage)
+                case PairSums():
+                    self._pair_sums(stage)
+                case Fold():
+                    self._fold(stage)
+        for name, buffer in self._plan.gradients:
+            self._require(buffer in self._ranks, f"the gradient of `{name}` is computed")
 
     def _define(self, buffer: Buffer) -> None:
         self._require(
@@ -112,7 +142,7 @@ class _Verifier:
         self._require(stage.side in {"query", "key"}, "a side is `query` or `key`")
         query = stage.side == "query"
         indices = QUERY_INDICES if query else KEY_INDICES
-        operands = {"q"} if query else {"k", "v"}
+        operands = self._query_vectors if query else {"k", "v"}
         self._expression(stage.element, None, indices, operands=operands)
         rank = 4 if isinstance(stage.element.type, Vector) else 3
         self._require(
@@ -129,24 +159,68 @@ class _Verifier:
         self._expression(stage.element, None, {*stage.indices, "b", "h", "g", "t"})
         self._define(stage.buffer)
 
-    def _attend(self, stage: Attend) -> None:
+    def _pairs(self, stage: PairStage) -> set[str]:
+        """What stages over pairs have in common; the indices that have a value in them."""
         indices = {"b", "h", "g", "i", "j", "row"}
         if stage.stripes is not None:
             self._stripes(stage, stage.stripes)
         if stage.residue is not None:
             self._residue(stage)
             indices = {"b", "h", "g", "i", "j", "residue"}
-        known = self._sizes
         if stage.grid is not None:
             indices |= self._grid(stage, stage.grid)
-            self._sizes = known | {f"local.axis.{axis.name}" for axis in stage.grid.axes}
+            self._sizes = self._sizes | {f"local.axis.{axis.name}" for axis in stage.grid.axes}
         for dot in stage.dots:
             self._source(dot.query, "query")
             self._source(dot.key, "key")
+        self._expression(stage.mask, BOOL, indices)
+        return indices
+
+    def _pair_sums(self, stage: PairSums) -> None:
+        known = self._sizes
+        indices = self._pairs(stage)
+        listed, dots = {name for name, _ in stage.vectors}, len(stage.dots)
+        for one in stage.sums:
+            self._require(one.side in {"query", "key"}, "a side is `query` or `key`")
+            for value, source in one.terms:
+                self._expression(
+                    value, None if source is None else FLOAT, indices, operands=listed, dots=dots
+                )
+                if source is not None:
+                    self._source(source, "key" if one.side == "query" else "query")
+        for element in stage.elements:
+            self._expression(element.value, None, indices, operands=listed, dots=dots)
+            for index in element.indices:
+                self._expression(index, INT, indices)
+        if stage.stripes is not None:
+            self._sizes = known | {"local.Lk"}
+        self._block_map(stage.block_map, stage)
+        self._sizes = known
+        for buffer in written_buffers(stage):
+            self._define(buffer)
+
+    def _fold(self, stage: Fold) -> None:
+        for addend in stage.addends:
+            self._require(addend.name in self._ranks, f"`{addend.name}` is computed before")
+        for term in stage.terms:
+            side = term.side.split()[0]
+            if side == "scan":
+                indices, operands = {"b", "h", "g", "t"}, set[str]()
+            elif side == "query":
+                indices, operands = QUERY_INDICES, self._query_vectors
+            else:
+                indices, operands = KEY_INDICES, {"k", "v"}
+            self._expression(term.value, None, indices, operands=operands)
+            for index in term.indices:
+                self._expression(index, INT, indices)
+        self._define(stage.buffer)
+
+    def _attend(self, stage: Attend) -> None:
+        known = self._sizes
+        indices = self._pairs(stage)
         self._source(stage.value, "key")
         listed = {name for name, _ in stage.vectors}
         self._expression(stage.score, FLOAT, indices, operands=listed, dots=len(stage.dots))
-        self._expression(stage.mask, BOOL, indices)
         row_indices = indices - {"j"}
         match stage.normalizer:
             case Softmax(sink, value):
@@ -170,7 +244,7 @@ class _Verifier:
             self._define(stage.partial.output)
             self._define(stage.partial.log_sum_exp)
 
-    def _stripes(self, stage: Attend, stripes: Stripes) -> None:
+    def _stripes(self, stage: PairStage, stripes: Stripes) -> None:
         self._require(stage.residue is None, "a stage has residue classes or stripes")
         self._require(stage.grid is None, "a stage has a grid or stripes")
         self._require(isinstance(stage.block_map, Ranges), "a stage over stripes has ranges")
@@ -180,20 +254,20 @@ class _Verifier:
             "stripes begin in the first period",
         )
 
-    def _residue(self, stage: Attend) -> None:
+    def _residue(self, stage: PairStage) -> None:
         self._require(stage.grid is None, "a stage has residue classes or a grid")
         modulus = stage.residue
         self._require(
             isinstance(modulus, Literal) and type(modulus.value) is int and modulus.value > 1,
             "the number of residue classes is a literal above 1",
         )
-        for expression in (stage.score, stage.mask):
+        for expression in pair_expressions(stage):
             self._require(
                 not any(isinstance(node, Coordinate) for node in walk(expression)),
                 "residue classes are of positions, not of coordinates",
             )
 
-    def _grid(self, stage: Attend, grid: Grid) -> set[str]:
+    def _grid(self, stage: PairStage, grid: Grid) -> set[str]:
         """The indices that have a value in a stage over a grid beside the usual."""
         self._require(isinstance(stage.block_map, Product), "a stage over a grid has windows")
         names = tuple(axis.name for axis in grid.axes)
@@ -210,7 +284,7 @@ class _Verifier:
             self._require(0 <= axis.phase < axis.period, "groups begin within a period")
         return {f"residue.{axis.name}" for axis in grid.axes if axis.modulus is not None}
 
-    def _product(self, windows: tuple[Window, ...], stage: Attend) -> None:
+    def _product(self, windows: tuple[Window, ...], stage: PairStage) -> None:
         self._require(stage.grid is not None, "windows are along the axes of a grid")
         if stage.grid is None:
             return
@@ -237,7 +311,7 @@ class _Verifier:
         for condition in (conditions.some, conditions.every):
             self._expression(condition, BOOL, indices | {"b", "h", "g"})
 
-    def _block_map(self, block_map: BlockMap, stage: Attend) -> None:
+    def _block_map(self, block_map: BlockMap, stage: PairStage) -> None:
         indices = BOUND_INDICES | ({"residue"} if stage.residue is not None else set())
         match block_map:
             case Ranges(intervals):
@@ -264,7 +338,7 @@ class _Verifier:
                 self._block_map(static, stage)
 
     def _source(self, source: Source, side: str) -> None:
-        own = {"q"} if side == "query" else {"k", "v"}
+        own = self._query_vectors if side == "query" else {"k", "v"}
         known = source.name in own or self._sides.get(source.name) == side
         self._require(known, f"`{source.name}` is a vector of the {side} side")
         self._expression(source.start, INT, set())
@@ -354,7 +428,10 @@ def _is_typed(node: Expression) -> bool:
                 return kinds <= {Vector, FLOAT} and isinstance(node.type, Vector)
             return len(kinds) == 1 and BOOL not in kinds and node.type in (left.type, FLOAT)
         case Select(condition, then, otherwise):
-            return condition.type == BOOL and _kind(then.type) == _kind(otherwise.type)
+            kinds = {_kind(then.type), _kind(otherwise.type)}
+            return condition.type == BOOL and (len(kinds) == 1 or kinds == {Vector, FLOAT})
+        case Call("outer", (left, right)):
+            return isinstance(left.type, Vector) and isinstance(right.type, Vector)
         case Call(function, arguments):
             known = FUNCTIONS.get(function)
             return known is not None and known.arity in (None, len(arguments))

@@ -15,7 +15,7 @@ from attndsl.evaluate import Array, Environment
 from attndsl.planner.block_lists import block_lists
 from attndsl.planner.block_map import Kind
 from attndsl.planner.lists import Block
-from attndsl.planner.plan import Attend
+from attndsl.planner.plan import PairStage
 from attndsl.planner.problems import Problem, Tokens, problems
 
 
@@ -32,7 +32,7 @@ class Visit:
     blocks: tuple[Block, ...]
 
 
-def visits(stage: Attend, base: Environment, block_m: int, block_n: int) -> Iterator[Visit]:
+def visits(stage: PairStage, base: Environment, block_m: int, block_n: int) -> Iterator[Visit]:
     """Every tile of queries with its key blocks, ascending. `base` holds sizes and inputs.
 
     Raises `InternalError` if a block is visited twice or does not exist.
@@ -99,7 +99,7 @@ class Counts:
         return self.partial + self.full
 
 
-def count_blocks(stage: Attend, base: Environment, block_m: int, block_n: int) -> Counts:
+def count_blocks(stage: PairStage, base: Environment, block_m: int, block_n: int) -> Counts:
     """How many blocks `visits` would list, without listing them."""
     numbers = {Kind.PARTIAL: 0, Kind.FULL: 0}
     full_pairs = 0
@@ -115,7 +115,7 @@ def count_blocks(stage: Attend, base: Environment, block_m: int, block_n: int) -
 
 
 def sample_partial_blocks(
-    stage: Attend, base: Environment, block_m: int, block_n: int, number: int
+    stage: PairStage, base: Environment, block_m: int, block_n: int, number: int
 ) -> Iterator[Visit]:
     """About `number` tiles of one head each, evenly over heads and queries of the first problem,
     with their PARTIAL blocks only."""

@@ -17,32 +17,28 @@ from attndsl.codegen.cpp.bfloat16_products import (
     PackedProducts,
     has_bfloat16_form,
 )
-from attndsl.codegen.cpp.box_places import BoxPlaces
 from attndsl.codegen.cpp.constants import constant
 from attndsl.codegen.cpp.entry import write_entry
 from attndsl.codegen.cpp.expressions import Expressions
 from attndsl.codegen.cpp.few import FewQueries, has_few_form
-from attndsl.codegen.cpp.grid_places import GridPlaces
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.normalizers import ElementwiseRows, Rows, SoftmaxRows
 from attndsl.codegen.cpp.pairs import Pairs
-from attndsl.codegen.cpp.places import LinePlaces, Places
 from attndsl.codegen.cpp.products import FloatProducts, Products, scores
 from attndsl.codegen.cpp.query_factor import fold_factors
 from attndsl.codegen.cpp.reads import Array, Reads
 from attndsl.codegen.cpp.scope import Level, Scope, Text
 from attndsl.codegen.cpp.sources import Sources
-from attndsl.codegen.cpp.striped_places import StripedPlaces
+from attndsl.codegen.cpp.stage_places import places_of
 from attndsl.codegen.cpp.vectors import Vectors
 from attndsl.codegen.program import Entry, Specialization, Tile
 from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import InternalError
 from attndsl.expression import DotResult, Expression, Index, ScoreValue
-from attndsl.planner.block_map import Product
 from attndsl.planner.plan import Attend, Plan
 
-_LEVELS = {
+LEVELS = {
     "b": Level.UNIFORM,
     "h": Level.UNIFORM,
     "g": Level.UNIFORM,
@@ -88,7 +84,7 @@ class AttendKernel:
             residue=stage.residue is not None,
             scattered_keys=scattered_keys,
         )
-        self._places = self._places_of(tile)
+        self._places = places_of(stage, self._arguments, self._residue, tile)
         self._support: set[str] = set()
         # What the kernel asks for in any case, in this order.
         for name in ("B", "H", "Hkv", "Lq", "Lk", "offset", "threads"):
@@ -109,7 +105,7 @@ class AttendKernel:
             self._reads,
             specialization,
             plan.attention.axes,
-            _LEVELS,
+            LEVELS,
             spelled,
             self._scopes,
             Vectors(
@@ -123,7 +119,8 @@ class AttendKernel:
             ),
         )
         self._places.expressions = self._expressions
-        self._factors = fold_factors(stage)
+        is_softmax = isinstance(stage.normalizer, Softmax)
+        self._factors = fold_factors(stage.score, len(stage.dots), is_softmax=is_softmax)
         self._products = self._products_of(arrays, tile)
         for dot in range(len(stage.dots)):
             self._expressions.spell(DotResult(dot), self._products.spelled(dot))
@@ -179,20 +176,6 @@ class AttendKernel:
             buffers = (*buffers, self._few.buffer)
         entry = Entry(self._number, function, self._arguments.collected)
         return Kernel(w.text(), entry, frozenset(support), buffers)
-
-    def _places_of(self, tile: Tile) -> Places:
-        stage, shared = self._stage, self._arguments
-        if stage.grid is None:
-            if stage.stripes is not None:
-                return StripedPlaces(shared, None, stage.block_map, stripes=stage.stripes)
-            return LinePlaces(shared, self._residue, stage.block_map)
-        if not isinstance(stage.block_map, Product):
-            raise InternalError("a stage over a grid has windows along its axes")
-        common = (shared, stage.grid, stage.block_map, tile.block_m)
-        conditions = stage.block_map.conditions
-        if conditions is None:
-            return GridPlaces(*common)
-        return BoxPlaces(*common, conditions=conditions, block_n=tile.block_n)
 
     def _products_of(self, arrays: dict[str, Array], tile: Tile) -> Products:
         shared = self._stage, self._sources, self._expressions, self._factors

@@ -5,12 +5,15 @@ from __future__ import annotations
 from attndsl.codegen.cpp.attend import AttendKernel
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.layout import wrap
+from attndsl.codegen.cpp.pair_sums import PairSumsKernel
 from attndsl.codegen.cpp.reads import Array
 from attndsl.codegen.cpp.support import support_text
 from attndsl.codegen.cpp.tokens import emit_prepare, emit_scan
 from attndsl.codegen.program import Program, Specialization, Tile
 from attndsl.codegen.writer import Writer
-from attndsl.planner.plan import Attend, Plan, Prepare, Scan, Stage
+from attndsl.diagnostics import InternalError
+from attndsl.expression import FLOAT, Size
+from attndsl.planner.plan import ROW_RESULTS, Attend, Fold, PairSums, Plan, Prepare, Scan, Stage
 
 DEFAULT_TILE = Tile(64, 64)
 
@@ -25,9 +28,13 @@ def emit(plan: Plan, specialization: Specialization, tile: Tile | None = None) -
         declared.name: Array(declared.name, declared.element, declared.dimensions)
         for declared in plan.attention.inputs
     } | {one.name: Array(one.name, one.element, one.dimensions) for one in plan.buffers}
+    if plan.gradients:
+        rows = (Size("B"), Size("H"), Size("Lq"))
+        arrays |= {name: Array(name, FLOAT, rows) for name in ROW_RESULTS}
     kernels = [
         _kernel(plan, stage, number, specialization, arrays, tile)
         for number, stage in enumerate(plan.stages)
+        if not isinstance(stage, Fold)
     ]
     return Program(
         target="cpu",
@@ -50,10 +57,13 @@ def _kernel(
     match stage:
         case Attend():
             return AttendKernel(plan, stage, number, specialization, arrays, tile).emit()
+        case PairSums():
+            return PairSumsKernel(plan, stage, number, specialization, arrays, tile).emit()
         case Prepare():
             return emit_prepare(plan, stage, number, specialization, arrays)
         case Scan():
             return emit_scan(plan, stage, number, specialization, arrays)
+    raise InternalError("folds are no kernels")
 
 
 def _text(plan: Plan, kernels: list[Kernel], specialization: Specialization, tile: Tile) -> str:

@@ -23,6 +23,7 @@ from attndsl.expression import (
     BOOL,
     FLOAT,
     INT,
+    QUERY_OPERANDS,
     Binary,
     Call,
     Coordinate,
@@ -55,7 +56,7 @@ _TERNARY = 2
 # Functions that are spelled alike in the language and in the support pieces.
 _FUNCTIONS = frozenset(
     {"exp", "exp2", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "softplus", "erf", "sin", "cos"}
-    | {"floor"}
+    | {"floor", "sign"}
 )
 
 
@@ -110,7 +111,9 @@ class Expressions:
                 return Level.PAIR
             case Operand(name=name):
                 known = self.vectors.array_level(name)
-                return self._levels["i" if name == "q" else "j"] if known is None else known
+                if known is not None:
+                    return known
+                return self._levels["i" if name in QUERY_OPERANDS else "j"]
         return reduce(Level.__or__, map(self.level, children(node)), Level.UNIFORM)
 
     def spell(self, node: Expression, text: Text) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attndsl.attention import Elementwise, Softmax
+from attndsl.attention import Elementwise, Softmax, has_statistic
 from attndsl.codegen.cpp.arguments import Arguments
 from attndsl.codegen.cpp.expressions import Expressions
 from attndsl.codegen.cpp.layout import uses
@@ -148,7 +148,7 @@ def _write_output(
     )
     w.line(f"auto *const out = {arguments.tensor(name, dtype, written=True)} + {place};")
     w.line("for (int d = 0; d < Dv; ++d) store_one(out + d, output[d] * final_factor);")
-    if not isinstance(stage.normalizer, Softmax):
+    if not has_statistic(stage.normalizer):
         return
     statistics = "log_sum_exp"
     if partial is not None:
@@ -159,8 +159,9 @@ def _write_output(
         f"{index} * {arguments.stride(statistics, axis)}"
         for axis, index in enumerate(("b", "h", "row"))
     )
+    target = f"{arguments.tensor(statistics, 'fp32', written=True)}[{place}]"
+    if not isinstance(stage.normalizer, Softmax):
+        w.line(f"{target} = divisor;")
+        return
     natural = f"reference * {_LN_2}" if unit.factor is None else "reference"
-    w.line(
-        f"{arguments.tensor(statistics, 'fp32', written=True)}[{place}] = "
-        f"total == 0.0f ? -INFINITE : {natural} + __builtin_logf(total);"
-    )
+    w.line(f"{target} = total == 0.0f ? -INFINITE : {natural} + __builtin_logf(total);")

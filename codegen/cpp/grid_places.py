@@ -36,7 +36,7 @@ class GridPlaces:
     expressions: Expressions = field(init=False)
     support: set[str] = field(default_factory=lambda: {"grid"})
     parameters: str = field(init=False)
-    passed: str = "grid, task % tiles"
+    passed: str = "grid, tile"
     absorb: str = "int32_t first_key, int32_t last_key, auto kind"
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class GridPlaces:
         body.line("return grid;")
         inner = " * ".join(self._size(axis) for axis in self.grid.axes[1:])
         w.comment("How the axes are cut into tiles of queries.")
-        head = f"static Grid<{self._axes}> grid_of(const AttendArguments &arguments) {{"
+        head = f"static Grid<{self._axes}> grid_of(const {self.arguments.struct} &arguments) {{"
         with w.block(head, "}"):
             self.arguments.write_locals(w, f"{body.text()} {inner} offset Lq")
             w.line(f"const int32_t inner = {inner};")
@@ -111,13 +111,17 @@ class GridPlaces:
         expressions.scopes[Level.UNIFORM] = kept
         return own.lines, text
 
-    def write_tasks(self, w: Writer) -> None:
+    def write_tiles(self, w: Writer) -> None:
         w.line(f"const Grid<{self._axes}> grid = grid_of(arguments);")
-        w.line("const int64_t tiles = grid.tiles(), tasks = tiles * heads;")
+        w.line("const int64_t tiles = grid.tiles();")
+
+    def write_tasks(self, w: Writer) -> None:
+        self.write_tiles(w)
+        w.line("const int64_t tasks = tiles * heads;")
         w.comment("Neighbouring tasks share a head, whose keys stay in a cache.")
 
     def write_task(self, w: Writer) -> None:
-        w.line("const int64_t head = task / tiles;")
+        w.line("const int64_t head = task / tiles, tile = task % tiles;")
 
     # A tile ----------------------------------------------------------------------------------
 

@@ -192,11 +192,7 @@ class SoftmaxRows:
             "const Floats log_sum_exp = "
             f"select(total == 0.0f, floats(-INFINITE), {natural} + log(total));"
         )
-        w.line(
-            "for (int lane = column * LANES; lane < rows && lane < (column + 1) * LANES; ++lane)"
-        )
-        with w.indented():
-            w.line(f"{statistics} = log_sum_exp[lane % LANES];")
+        _write_lanes(w, statistics, "log_sum_exp")
 
     def _power(self, difference: str) -> str:
         if self.unit.factor is None:
@@ -282,3 +278,12 @@ class ElementwiseRows:
         with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
             w.line(f"const Floats divisor = {text};")
             w.line("final_factor[column] = select(divisor == 0.0f, floats(0.0f), 1.0f / divisor);")
+            if statistics is not None and isinstance(self.elementwise.divisor, str):
+                _write_lanes(w, statistics, "divisor")
+
+
+def _write_lanes(w: Writer, statistics: str, value: str) -> None:
+    """Stores one column's numbers, each at its lane's place."""
+    w.line("for (int lane = column * LANES; lane < rows && lane < (column + 1) * LANES; ++lane)")
+    with w.indented():
+        w.line(f"{statistics} = {value}[lane % LANES];")

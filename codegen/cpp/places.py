@@ -63,6 +63,9 @@ class Places(Protocol):
     def write_blocks(self, w: Writer) -> None:
         """Call `absorb` for every block."""
 
+    def write_tiles(self, w: Writer) -> None:
+        """`tiles`: how many tiles of queries a head has, in each residue class."""
+
     def write_tasks(self, w: Writer) -> None:
         """`tasks`: how many tiles there are, for all heads."""
 
@@ -163,15 +166,17 @@ class LinePlaces:
     def write_blocks(self, w: Writer) -> None:
         write_block_loops(w, self.block_map, self.expressions)
 
-    def write_tasks(self, w: Writer) -> None:
+    def write_tiles(self, w: Writer) -> None:
         rows = "static_cast<int64_t>(arguments.Lq)"
-        if self.residue is None:
-            w.line(f"const int64_t tiles = ({rows} + BLOCK_M - 1) / BLOCK_M;")
-            w.line("const int64_t tasks = tiles * heads;")
-        else:
+        if self.residue is not None:
             w.line(f"const int64_t class_rows = ({rows} + {self.residue - 1}) / {self.residue};")
-            w.line("const int64_t tiles = (class_rows + BLOCK_M - 1) / BLOCK_M;")
-            w.line(f"const int64_t tasks = {self.residue} * tiles * heads;")
+            rows = "class_rows"
+        w.line(f"const int64_t tiles = ({rows} + BLOCK_M - 1) / BLOCK_M;")
+
+    def write_tasks(self, w: Writer) -> None:
+        self.write_tiles(w)
+        classes = "" if self.residue is None else f"{self.residue} * "
+        w.line(f"const int64_t tasks = {classes}tiles * heads;")
         w.comment("Neighbouring tasks share a head, whose keys stay in a cache; its last tiles,")
         w.comment("which see most keys under a causal mask, come first.")
 

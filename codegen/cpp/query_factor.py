@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from attndsl.attention import Softmax
 from attndsl.expression import (
     FLOAT,
     Binary,
@@ -20,7 +19,6 @@ from attndsl.expression import (
     index_names,
     transform,
 )
-from attndsl.planner.plan import Attend
 
 _SAME_IN_A_TILE = frozenset("bhg") | {"residue"}
 
@@ -37,11 +35,10 @@ class QueryFactors:
     is_product_alone: bool
 
 
-def fold_factors(stage: Attend) -> QueryFactors:
+def fold_factors(score: Expression, dots: int, *, is_softmax: bool) -> QueryFactors:
     """Take out of the score the factors that every use of a product has and that a tile shares."""
-    score = stage.score
     factors: list[Expression | None] = []
-    for number in range(len(stage.dots)):
+    for number in range(dots):
         factor: Expression | None = None
         while True:
             found = _common_factor(score, DotResult(number))
@@ -50,7 +47,7 @@ def fold_factors(stage: Attend) -> QueryFactors:
             score = _without(score, DotResult(number), found)
             factor = found if factor is None else Binary("*", factor, found, FLOAT)
         factors.append(factor)
-    alone = isinstance(stage.normalizer, Softmax) and score == DotResult(0)
+    alone = is_softmax and score == DotResult(0)
     return QueryFactors(tuple(factors), score, alone)
 
 
@@ -67,7 +64,7 @@ def _factors(node: Expression, product: DotResult) -> Iterator[Expression | None
     if node == product:
         yield None
         return
-    factor = _factor(node, product)
+    factor = factor_of(node, product)
     if factor is not None:
         yield factor
         return
@@ -75,7 +72,8 @@ def _factors(node: Expression, product: DotResult) -> Iterator[Expression | None
         yield from _factors(child, product)
 
 
-def _factor(node: Expression, product: DotResult) -> Expression | None:
+def factor_of(node: Expression, product: DotResult) -> Expression | None:
+    """What a product is multiplied by in this node, if a tile shares it."""
     match node:
         case Binary("*", left, right) if left == product and _is_shared(right):
             return right
@@ -91,4 +89,4 @@ def _is_shared(factor: Expression) -> bool:
 
 
 def _without(score: Expression, product: DotResult, factor: Expression) -> Expression:
-    return transform(score, lambda node: product if _factor(node, product) == factor else node)
+    return transform(score, lambda node: product if factor_of(node, product) == factor else node)

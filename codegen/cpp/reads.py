@@ -97,6 +97,17 @@ class Reads:
         base, rows = self._split(expressions, node, level)
         return base, rows, stride
 
+    def target(self, expressions: Expressions, node: Read, level: Level) -> tuple[str, str]:
+        """Where elements are added to: the pointer that lanes share, and the offset of each lane
+        (none below the level of a lane)."""
+        self.arguments.tensor(node.name, DTYPES[FLOAT], written=True)
+        base, rows = self._split(expressions, node, level)
+        if not rows.text:
+            return base, ""
+        key = Read("target", (node,), INT)
+        known = expressions.declared_text(key, level)
+        return base, (known or expressions.declare_text(key, rows, "Longs")).text
+
     def dimension(self, node: Read, axis: int) -> Expression:
         return self._array(node).dimensions[axis]
 

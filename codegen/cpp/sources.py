@@ -10,10 +10,11 @@ from attndsl.codegen.cpp.constants import constant
 from attndsl.codegen.cpp.reads import DTYPES, Array
 from attndsl.codegen.program import DType, Specialization
 from attndsl.diagnostics import InternalError, error
-from attndsl.expression import Size
+from attndsl.expression import OPERANDS, QUERY_OPERANDS, Size
 from attndsl.planner.plan import Source
 
-CALLER = ("q", "k", "v")
+CALLER = OPERANDS
+"""The tensors of vectors in the call's dtype."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Sources:
         """The caller's vectors from a token on; `head` is the index of their head."""
         return self._at(name, self.specialization.dtype.value, token, head)
 
-    def buffer(self, name: str, token: str, head: str) -> Place:
+    def buffer(self, name: str, token: str | None, head: str) -> Place:
         """The elements of a buffer, to be written, from a token on."""
         self.arguments.tensor(name, DTYPES[self.arrays[name].element], written=True)
         return self._at(name, DTYPES[self.arrays[name].element], token, head)
@@ -111,7 +112,7 @@ class Sources:
     def _place(self, source: Source, token: str | None, head: str) -> Place:
         name, dtype = source.name, self.dtype(source)
         if name in CALLER:
-            head = "h" if name == "q" else "g"
+            head = "h" if name in QUERY_OPERANDS else "g"
         else:
             head = "h" if self.is_per_query_head(source) else "g"
         start = constant(source.start, self.specialization)

@@ -17,6 +17,7 @@ from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import InternalError
 from attndsl.expression import (
     FLOAT,
+    QUERY_OPERANDS,
     Operand,
     Vector,
     walk,
@@ -96,8 +97,8 @@ def emit_prepare(
 
     loading = Writer(comment="//")
     for name in operands:
-        size = specialization.value_dim if name == "v" else specialization.head_dim
-        place = self.sources.token(name, "start", "h" if name == "q" else "g")
+        size = specialization.head_dim if name in ("q", "k") else specialization.value_dim
+        place = self.sources.token(name, "start", "h" if name in QUERY_OPERANDS else "g")
         loading.line(f"Floats {name}_elements[{size}];")
         loading.line(
             f"load_columns<{size}>({place.pointer}, {place.stride}, rows, 1.0f, "
@@ -202,13 +203,18 @@ def emit_scan(
             w.line(line)
         w.line(f"float *const sums = {address};")
         w.line("double sum = 0.0;")
-        with w.block("for (int32_t start = 0; start < length; start += LANES) {", "}"):
+        steps = "int32_t start = 0; start < length; start += LANES"
+        lanes = "int lane = 0; lane < rows; ++lane"
+        if stage.from_end:
+            steps = "int32_t start = (length - 1) / LANES * LANES; start >= 0; start -= LANES"
+            lanes = "int lane = rows - 1; lane >= 0; --lane"
+        with w.block(f"for ({steps}) {{", "}"):
             w.line("const int32_t rows = minimum(LANES, length - start);")
             _write_positions(w, expressions.used_indices)
             for line in self.scopes[Level.LANE].lines:
                 w.line(line)
             w.line(f"const Floats summand = {text.text};")
-            with w.block("for (int lane = 0; lane < rows; ++lane) {", "}"):
+            with w.block(f"for ({lanes}) {{", "}"):
                 w.line("sum += summand[lane];")
                 w.line(
                     f"sums[static_cast<int64_t>(start + lane) * {stride}] = "

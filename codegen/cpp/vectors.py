@@ -242,8 +242,8 @@ class Vectors:
                 yield "}"
                 yield f"{total} = 1.0f / {total};"
                 yield f"for (int {d} = 0; {d} < {size}; ++{d}) {name}[{d}] *= {total};"
-            case Call("dot", (matrix, vector)):
-                yield from self._matrix_product(expressions, matrix, vector, name, size, level)
+            case Call("dot", (left, right)):
+                yield from self._matrix_product(expressions, left, right, name, size, level)
             case _:
                 yield from self._copy(expressions, node, name, 0, 0, size, level)
 
@@ -270,35 +270,39 @@ class Vectors:
     def _matrix_product(
         self,
         expressions: Expressions,
-        matrix: Expression,
-        vector: Expression,
+        left: Expression,
+        right: Expression,
         name: str,
         size: int,
         level: Level,
     ) -> Iterator[str]:
+        """A matrix times a vector, or a vector times a matrix."""
+        from_left = isinstance(left.type, Vector)
+        vector, matrix = (left, right) if from_left else (right, left)
         if not isinstance(matrix, Read):
             raise InternalError("a matrix that is not read from an input")
         if not isinstance(vector, Operand | Read):
             vector = self._array(expressions, vector, level)
         depth = self.size(expressions, vector)
-        row, column = self._loop_index(expressions, level), self._loop_index(expressions, level)
+        outer, inner = self._loop_index(expressions, level), self._loop_index(expressions, level)
         arguments = expressions.arguments
         own = expressions.level(matrix)
         base, lanes, stride = expressions.reads.vector_base(expressions, matrix, own)
         row_stride = arguments.stride(matrix.name, len(matrix.indices))
+        row, column = (inner, outer) if from_left else (outer, inner)
         address = f"{row.name} * {row_stride} + {column.name} * {stride}"
         if lanes is None:
             entry = f"({base})[{address}]"
         else:
             entry = f"gather({base} + {address}, {lanes.text})"
-        element = self._text(expressions, vector, column, level)
-        yield f"for (int {row.name} = 0; {row.name} < {size}; ++{row.name}) {{"
+        element = self._text(expressions, vector, inner, level)
+        yield f"for (int {outer.name} = 0; {outer.name} < {size}; ++{outer.name}) {{"
         yield f"    {self._kind(level)} sum{{}};"
         yield (
-            f"    for (int {column.name} = 0; {column.name} < {depth}; ++{column.name}) "
+            f"    for (int {inner.name} = 0; {inner.name} < {depth}; ++{inner.name}) "
             f"sum += {entry} * {element};"
         )
-        yield f"    {name}[{row.name}] = sum;"
+        yield f"    {name}[{outer.name}] = sum;"
         yield "}"
 
     def _leaf_element(self, expressions: Expressions, node: Element, level: Level) -> Text:

@@ -277,7 +277,7 @@ class AttendWriter:
 
     def _write_log_sum_exp(self, rows: Rows, exists: str) -> None:
         kernel = self.kernel
-        statistic = rows.log_sum_exp()
+        statistic = rows.statistic()
         if statistic is None:
             return
         row = f"{self.places.query_start} + {self.places.row_lane}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from attndsl.attention import Elementwise, GroupedSoftmax, InputDeclaration, Softmax
+from attndsl.attention import Elementwise, GroupedSoftmax, InputDeclaration, Softmax, has_statistic
 from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program, Specialization, Tile
 from attndsl.codegen.triton.attend import AttendWriter
 from attndsl.codegen.triton.configurations import tiles
@@ -23,7 +23,7 @@ from attndsl.codegen.triton.prepare import (
 from attndsl.codegen.triton.spelling import spell
 from attndsl.codegen.triton.targets import parse_target
 from attndsl.codegen.writer import Writer
-from attndsl.diagnostics import error
+from attndsl.diagnostics import InternalError, error
 from attndsl.expression import (
     BOOL,
     FLOAT,
@@ -36,7 +36,18 @@ from attndsl.expression import (
     Size,
     walk,
 )
-from attndsl.planner.plan import Attend, Buffer, Grid, Partial, Plan, Prepare, Scan, Stage
+from attndsl.planner.plan import (
+    Attend,
+    Buffer,
+    Fold,
+    Grid,
+    PairSums,
+    Partial,
+    Plan,
+    Prepare,
+    Scan,
+    Stage,
+)
 from attndsl.planner.simplify import simplify
 from attndsl.printing import text
 
@@ -167,11 +178,13 @@ class _Emitter:
                 if stage.grid is None:
                     stage = resolved(stage, axes)
                 wanted = self.specialization.log_sum_exp or stage.partial is not None
-                writes = wanted and isinstance(stage.normalizer, Softmax)
+                writes = wanted and has_statistic(stage.normalizer)
                 writer = AttendWriter(
                     kernel, stage, tile=self.tile, log_sum_exp=writes, comments=self._comments()
                 )
                 writer.write()
+            case PairSums() | Fold():
+                raise InternalError("the Triton target has no kernel for a backward")
         return kernel
 
     def _comments(self) -> dict[str, str]:
@@ -203,6 +216,7 @@ class _Emitter:
                 return (_product(dimensions[0], dimensions[1], blocks),)
             case Scan(buffer=Buffer(dimensions=dimensions)):
                 return (_product(*dimensions[:-1]),)
+        raise InternalError("the Triton target has no kernel for a backward")
 
 
 def _only_multiplied(plan: Plan) -> frozenset[str]:

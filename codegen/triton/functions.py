@@ -57,6 +57,12 @@ def reciprocal(x):
     root = tl.rsqrt(x)
     return root * root
 ''',
+    "sign": '''
+@triton.jit
+def sign(x):
+    """-1, 0 or 1 as x is."""
+    return tl.where(x > 0.0, 1.0, tl.where(x < 0.0, -1.0, 0.0))
+''',
     "softplus": f'''
 @triton.jit
 def softplus(x):

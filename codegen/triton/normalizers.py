@@ -170,7 +170,7 @@ class SoftmaxRows:
         for output in self.state.accumulators:
             self.kernel.line(f"{output} = {output} / {divisor.text}[:, None]")
 
-    def log_sum_exp(self) -> str | None:
+    def statistic(self) -> str | None:
         """The natural logarithm of the row's sum; -inf for a row that saw nothing."""
         state = self.state
         return self.kernel.assign(
@@ -188,6 +188,7 @@ class ElementwiseRows:
         self.weight = substitute(normalizer.weight, {ScoreValue(): score})
         self.state = RowState()
         self.scaled_maximum = False
+        self.divisor = ""
 
     def begin(self, value_chunks: tuple[Chunk, ...]) -> None:
         kernel = self.kernel
@@ -232,13 +233,14 @@ class ElementwiseRows:
         else:
             whole = Value("tl.zeros([BLOCK_M], tl.float32)", "m")
             total = infix("+", Binding.SUM, kernel.value(divisor), whole)
-        name = kernel.assign("divisor", total).text
+        name = self.divisor = kernel.assign("divisor", total).text
         for output in self.state.accumulators:
             quotient = f"{output} / {name}[:, None]"
             kernel.line(f"{output} = tl.where({name}[:, None] == 0.0, 0.0, {quotient})")
 
-    def log_sum_exp(self) -> str | None:
-        return None
+    def statistic(self) -> str | None:
+        """The sum that the row is divided by, if it is."""
+        return self.divisor if isinstance(self.normalizer.divisor, str) else None
 
 
 Rows = SoftmaxRows | ElementwiseRows

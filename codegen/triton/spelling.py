@@ -209,6 +209,9 @@ def _call(
             return _converted(kernel.value(arguments[0]), "float32" if name == "float" else "int32")
         case "floor":
             return _converted(call("tl.floor", kernel.value(arguments[0])), "int32")
+        case "sign":
+            kernel.helpers.add("sign")
+            return call("sign", kernel.value(arguments[0]))
         case "relu":
             return _with_nan(call("tl.maximum", kernel.value(arguments[0]), Value("0.0")))
         case "exp":

@@ -23,3 +23,11 @@ PASSES: tuple[Callable[[Plan], Plan], ...] = (
     take_grids,
     derive_block_map,
 )
+
+BACKWARD_PASSES: tuple[Callable[[Plan], Plan], ...] = (
+    simplify_expressions,
+    take_residues,
+    take_stripes,
+    take_grids,
+    derive_block_map,
+)

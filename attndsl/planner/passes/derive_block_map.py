@@ -11,19 +11,20 @@ import dataclasses
 from attndsl.expression import Read, index_names, walk
 from attndsl.planner.block_map import BlockMap, Table
 from attndsl.planner.lower import EVERYTHING
-from attndsl.planner.plan import Attend, Plan, Stage
+from attndsl.planner.plan import PairStage, Plan, Stage
 from attndsl.planner.ranges import derive_ranges
 
 
 def derive_block_map(plan: Plan) -> Plan:
     """The same plan, visiting only the blocks that its masks need."""
-    if all(stage.block_map is not EVERYTHING for stage in plan.attends):
+    pairs = [stage for stage in plan.stages if isinstance(stage, PairStage)]
+    if all(stage.block_map is not EVERYTHING for stage in pairs):
         return plan
     notes = list(plan.notes)
     stages: list[Stage] = []
     for stage in plan.stages:
         # Passes before this one have derived the block maps of what they changed.
-        if isinstance(stage, Attend) and stage.block_map is EVERYTHING:
+        if isinstance(stage, PairStage) and stage.block_map is EVERYTHING:
             block_map, note = _block_map(plan, stage)
             stage = dataclasses.replace(stage, block_map=block_map)
             notes += note
@@ -31,7 +32,7 @@ def derive_block_map(plan: Plan) -> Plan:
     return dataclasses.replace(plan, stages=tuple(stages), notes=tuple(notes))
 
 
-def _block_map(plan: Plan, stage: Attend) -> tuple[BlockMap, list[str]]:
+def _block_map(plan: Plan, stage: PairStage) -> tuple[BlockMap, list[str]]:
     """The block map of one stage, and why it is no closed form."""
     ranges = derive_ranges(stage.mask, axes=plan.attention.axes)
     if ranges is not None:
@@ -47,7 +48,7 @@ def _block_map(plan: Plan, stage: Attend) -> tuple[BlockMap, list[str]]:
     return table, [f"{because}, so lists of blocks are built at call time"]
 
 
-def _varies_with(stage: Attend) -> frozenset[str]:
+def _varies_with(stage: PairStage) -> frozenset[str]:
     return index_names(stage.mask) & frozenset("bhg")
 
 

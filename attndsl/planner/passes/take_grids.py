@@ -14,7 +14,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attndsl.attention import map_normalizer
 from attndsl.expression import (
     Binary,
     Call,
@@ -33,8 +32,8 @@ from attndsl.planner import algebra
 from attndsl.planner.balls import derive_ball
 from attndsl.planner.block_map import Product, Window
 from attndsl.planner.linear import expression_of, linear
-from attndsl.planner.lower import EVERYTHING
-from attndsl.planner.plan import Attend, Grid, GridAxis, Plan, Stage
+from attndsl.planner.pairs import Pairs, improve_pairs, map_pairs
+from attndsl.planner.plan import Grid, GridAxis, PairStage, Plan
 from attndsl.planner.residue import RESIDUE, modulus_of, on_classes
 from attndsl.planner.simplify import simplify
 from attndsl.planner.windows import derive_window
@@ -50,19 +49,15 @@ def take_grids(plan: Plan) -> Plan:
     axes = plan.attention.axes
     if len(axes) < 2:
         return plan
-    notes = list(plan.notes)
-    stages: list[Stage] = []
-    for stage in plan.stages:
-        if isinstance(stage, Attend) and stage.block_map is EVERYTHING:
-            taken = by_grid(stage, axes)
-            if taken is not None:
-                stage = taken
-                notes += _notes(taken)
-        stages.append(stage)
-    return dataclasses.replace(plan, stages=tuple(stages), notes=tuple(notes))
+
+    def improved(stage: PairStage) -> tuple[PairStage, list[str]] | None:
+        taken = by_grid(stage, axes)
+        return None if taken is None else (taken, _notes(taken))
+
+    return improve_pairs(plan, improved)
 
 
-def by_grid(stage: Attend, axes: tuple[str, ...]) -> Attend | None:
+def by_grid(stage: Pairs, axes: tuple[str, ...]) -> Pairs | None:
     """The stage over boxes of the grid; None where its mask is no product of intervals."""
     parts = _by_axis(stage.mask, axes)
     if parts is None:
@@ -101,17 +96,12 @@ def by_grid(stage: Attend, axes: tuple[str, ...]) -> Attend | None:
             expression = _localised(expression, axis)
         return expression
 
-    return dataclasses.replace(
-        stage,
-        score=localised(stage.score),
-        mask=algebra.conjunction(*masks),
-        normalizer=map_normalizer(stage.normalizer, localised),
-        block_map=Product(tuple(windows)),
-        grid=grid,
-    )
+    mask, block_map = algebra.conjunction(*masks), Product(tuple(windows))
+    stage = map_pairs(stage, localised)
+    return dataclasses.replace(stage, mask=mask, block_map=block_map, grid=grid)
 
 
-def _by_ball(stage: Attend, axes: tuple[str, ...]) -> Attend | None:
+def _by_ball(stage: Pairs, axes: tuple[str, ...]) -> Pairs | None:
     """The stage over boxes of the grid, for a mask that bounds a sum over axes."""
     block_map = derive_ball(stage.mask, axes)
     if block_map is None:
@@ -120,7 +110,7 @@ def _by_ball(stage: Attend, axes: tuple[str, ...]) -> Attend | None:
     return dataclasses.replace(stage, block_map=block_map, grid=grid)
 
 
-def _notes(stage: Attend) -> list[str]:
+def _notes(stage: PairStage) -> list[str]:
     assert stage.grid is not None
     names = ", ".join(f"`{axis.name}`" for axis in stage.grid.axes)
     match stage.block_map:

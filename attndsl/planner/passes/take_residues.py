@@ -10,47 +10,41 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from attndsl.attention import map_normalizer
 from attndsl.expression import Coordinate, Expression, Literal, Size, substitute, walk
 from attndsl.planner.block_map import Ranges
-from attndsl.planner.plan import Attend, Plan
+from attndsl.planner.pairs import Pairs, improve_pairs, map_pairs, pair_expressions
+from attndsl.planner.plan import PairStage, Plan
 from attndsl.planner.ranges import derive_ranges, renamed
 from attndsl.planner.residue import modulus_of, on_classes
 
 
 def take_residues(plan: Plan) -> Plan:
     """The same plan, its score matrix split into residue classes where the mask allows it."""
-    stage = plan.attend
+    return improve_pairs(plan, _improved)
+
+
+def _improved(stage: PairStage) -> tuple[PairStage, list[str]] | None:
     modulus = modulus_of(stage.mask)
     split = None if modulus is None else by_residue(stage, modulus)
     if split is None:
-        return plan
+        return None
     note = (
         f"positions see only those congruent modulo {modulus}, which makes {modulus} independent "
         "problems"
     )
-    stages = (*plan.stages[:-1], split)
-    return dataclasses.replace(plan, stages=stages, notes=(*plan.notes, note))
+    return split, [note]
 
 
-def by_residue(stage: Attend, modulus: int) -> Attend | None:
+def by_residue(stage: Pairs, modulus: int) -> Pairs | None:
     """The stage over residue classes; None where its mask has no closed form in them."""
-    if any(_uses_coordinates(one) for one in (stage.score, stage.mask)):
+    if any(map(_uses_coordinates, pair_expressions(stage))):
         return None
     mask = on_classes(stage.mask, modulus)
     ranges = _local_ranges(mask)
     if ranges is None:
         return None
-    return dataclasses.replace(
-        stage,
-        score=on_classes(stage.score, modulus),
-        mask=mask,
-        block_map=ranges,
-        normalizer=map_normalizer(
-            stage.normalizer, lambda expression: on_classes(expression, modulus)
-        ),
-        residue=Literal(modulus),
-    )
+    stage = map_pairs(stage, lambda expression: on_classes(expression, modulus))
+    return dataclasses.replace(stage, mask=mask, block_map=ranges, residue=Literal(modulus))
 
 
 def _local_ranges(mask: Expression) -> Ranges | None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 
 from attndsl.planner.find_stripes import stripes_of
-from attndsl.planner.lower import EVERYTHING
-from attndsl.planner.plan import Attend, Plan
+from attndsl.planner.pairs import Pairs, improve_pairs
+from attndsl.planner.plan import PairStage, Plan
 from attndsl.planner.ranges import derive_ranges
 from attndsl.planner.simplify import simplify
 from attndsl.planner.stripes import Stripes
@@ -25,23 +25,23 @@ LONGEST_PERIOD = 1 << 20
 
 
 def take_stripes(plan: Plan) -> Plan:
-    """The same plan, its last stage over the keys of its stripes where its mask allows it."""
-    stage = plan.attend
-    if stage.block_map is not EVERYTHING:
-        return plan
+    """The same plan, its stages over the keys of their stripes where a mask allows it."""
+    return improve_pairs(plan, _improved)
+
+
+def _improved(stage: PairStage) -> tuple[PairStage, list[str]] | None:
     taken = by_stripes(stage)
     if taken is None:
-        return plan
+        return None
     assert taken.stripes is not None
     note = (
         f"{taken.stripes.width} of every {taken.stripes.period} keys are visible at all, so keys "
         "are counted among these"
     )
-    stages = (*plan.stages[:-1], taken)
-    return dataclasses.replace(plan, stages=stages, notes=(*plan.notes, note))
+    return taken, [note]
 
 
-def by_stripes(stage: Attend) -> Attend | None:
+def by_stripes(stage: Pairs) -> Pairs | None:
     """The stage over keys in stripes; None where its mask has no narrow ones, or no closed form in
     them."""
     found = stripes_of(stage.mask)

@@ -84,15 +84,19 @@ template <int... sides>
 struct alignas(64) Queries {
     static constexpr int AXES = sizeof...(sides), SIDES[] = {sides...};
     int32_t local[AXES][BLOCK_M], positions[BLOCK_M], rows[BLOCK_M];
+    int32_t exists[BLOCK_M];  // -1 for a lane that has a query of its own, else 0
 
     // Lanes whose query does not exist repeat one that does; false where none does.
     bool place(const Along (&along)[AXES], int32_t offset, int32_t Lq) {
         int known = -1;
         for (int lane = 0; lane < BLOCK_M; ++lane) {
             int rest = lane;
+            bool own = true;
             UNROLL
             for (int a = AXES - 1; a >= 0; --a) {
-                local[a][lane] = minimum(maximum(along[a].start + rest % SIDES[a], along[a].i_first), along[a].i_last);
+                const int32_t at = along[a].start + rest % SIDES[a];
+                local[a][lane] = minimum(maximum(at, along[a].i_first), along[a].i_last);
+                own &= at == local[a][lane];
                 rest /= SIDES[a];
             }
             int32_t position = 0;
@@ -101,6 +105,7 @@ struct alignas(64) Queries {
                 position = position * along[a].length + along[a].lap_start + along[a].coordinate(local[a][lane]);
             positions[lane] = position;
             rows[lane] = position - offset;
+            exists[lane] = -static_cast<int32_t>(own && 0 <= rows[lane] && rows[lane] < Lq);
             if (0 <= rows[lane] && rows[lane] < Lq) {
                 for (int before = 0; known < 0 && before < lane; ++before) copy(lane, before);
                 known = lane;

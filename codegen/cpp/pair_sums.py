@@ -1,0 +1,569 @@
+"""The kernel of a backward: sums over the pairs of a tile, for its queries and for its keys.
+
+As in the forward, lanes are queries, and scores lie as `[key][query]`. From them come the values
+that are summed up; sums of a query stay with its tile, sums of a key are added in memory, where the
+lanes are the elements of the key's vector. A head of keys is worked on by one thread, its tiles in
+order, so that results do not depend on how many threads there are.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, nullcontext
+
+from attndsl.codegen.cpp.arguments import Arguments
+from attndsl.codegen.cpp.attend import LEVELS
+from attndsl.codegen.cpp.constants import constant
+from attndsl.codegen.cpp.element_sums import ElementTotal
+from attndsl.codegen.cpp.expressions import Expressions, as_mask, as_vector
+from attndsl.codegen.cpp.kernel import Kernel
+from attndsl.codegen.cpp.layout import uses
+from attndsl.codegen.cpp.products import LOG2_E, query, scores
+from attndsl.codegen.cpp.reads import DTYPES, Array, Reads
+from attndsl.codegen.cpp.scope import Level, Scope, Text
+from attndsl.codegen.cpp.sources import Sources
+from attndsl.codegen.cpp.stage_places import places_of
+from attndsl.codegen.cpp.stored_products import store_products
+from attndsl.codegen.cpp.vectors import Vectors
+from attndsl.codegen.program import Entry, Specialization, Tile
+from attndsl.codegen.writer import Writer
+from attndsl.expression import FLOAT, TRUE, DotResult, Expression, Index, Scalar, Size
+from attndsl.planner.plan import PairSum, PairSums, Plan, Source
+
+
+class PairSumsKernel:
+    """Emits one `PairSums` stage. `number` is the stage's place in the plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        stage: PairSums,
+        number: int,
+        specialization: Specialization,
+        arrays: dict[str, Array],
+        tile: Tile,
+    ):
+        self._stage, self._number = stage, number
+        self._arguments = Arguments("AttendArguments")
+        self._residue = None if stage.residue is None else constant(stage.residue, specialization)
+        scattered_keys = stage.grid is not None or stage.stripes is not None
+        self._sources = Sources(
+            self._arguments,
+            specialization,
+            arrays,
+            self._residue,
+            scattered_queries=stage.grid is not None,
+            scattered_keys=scattered_keys,
+        )
+        self._reads = Reads(
+            self._arguments,
+            arrays,
+            stages=True,
+            residue=stage.residue is not None,
+            scattered_keys=scattered_keys,
+        )
+        self._places = places_of(stage, self._arguments, self._residue, tile)
+        for name in ("B", "H", "Hkv", "Lq", "Lk", "offset", "threads"):
+            self._arguments.size(name)
+        self._scopes = {
+            Level.UNIFORM: Scope("head"),
+            Level.LANE: Scope("row", array=True),
+            Level.STEP: Scope("key"),
+            Level.PAIR: Scope("pair"),
+        }
+        spelled: dict[Expression, Text] = {Index("K"): Text("block", Level.STEP)}
+        spelled |= self._places.spelled
+        self._expressions = Expressions(
+            self._arguments,
+            self._reads,
+            specialization,
+            plan.attention.axes,
+            LEVELS,
+            spelled,
+            self._scopes,
+            Vectors(
+                {
+                    "q": lambda d: Text(
+                        f"scratch.query_vector[({d}) * COLUMNS + column]", Level.LANE
+                    ),
+                    "k": lambda d: Text(f"to_float(key_vector[{d}])", Level.STEP),
+                    "v": lambda d: Text(f"to_float(value_vector[{d}])", Level.STEP),
+                }
+            ),
+        )
+        self._places.expressions = self._expressions
+        # Each value once; the first ones take the place of the scores that they are made of.
+        values = [value for one in stage.sums for value, _ in one.terms]
+        values += [one.value for one in stage.elements]
+        self._stored = store_products(stage, dict.fromkeys(values))
+        floats = [value for value in values if isinstance(value.type, Scalar)]
+        self._values: dict[Expression, int] = {
+            value: place for place, value in enumerate(dict.fromkeys(floats))
+        }
+        for dot in range(len(self._stored.dots)):
+            cell = f"scratch.{scores(dot)}[key * COLUMNS + column]"
+            self._expressions.spell(DotResult(dot), Text(cell, Level.PAIR))
+        self._elements = [
+            ElementTotal(number, one, arrays, specialization)
+            for number, one in enumerate(stage.elements)
+        ]
+        self._support = {"tile", "transpose", "guard", "key_sums", "gather"}
+
+    def emit(self) -> Kernel:
+        """The scratch block, the tile function and the entry point."""
+        function = f"sums_{self._number}"
+        tile, entry_point = Writer(comment="//"), Writer(comment="//")
+        self._write_tile(tile)
+        self._write_entry(entry_point, function)
+        w = Writer(comment="//")
+        with w.block(f"namespace part_{self._number} {{", "}"):
+            self._arguments.write_struct(w)
+            w.blank()
+            self._write_scratch(w)
+            for part in (tile, entry_point):
+                w.blank()
+                w.line(part.text().rstrip())
+        support = self._support | self._places.support | self._expressions.used_support
+        entry = Entry(self._number, function, self._arguments.collected)
+        copies = tuple(one.copies for one in self._elements if one.copies is not None)
+        used = frozenset(support | self._sources.used_support)
+        return Kernel(w.text(), entry, used, copies)
+
+    # The scratch block -----------------------------------------------------------------------
+
+    def _write_scratch(self, w: Writer) -> None:
+        w.comment(
+            "What one thread works on; rows of COLUMNS vectors hold one number for each query."
+        )
+        with w.block("struct alignas(64) SumsScratch {", "};"):
+            for member in self._places.members:
+                w.line(member)
+            for dot, product in enumerate(self._stored.dots):
+                w.line(f"Floats {query(dot)}[{self._sources.size(product.query)} * COLUMNS];")
+            for place in range(max(len(self._values), len(self._stored.dots))):
+                w.line(f"Floats {scores(place)}[BLOCK_N * COLUMNS];")
+            for number, one in enumerate(self._stage.sums):
+                if one.side == "query":
+                    w.line(f"Floats {_total(number)}[{self._width(one)} * COLUMNS];")
+            for source, member in self._rows().items():
+                size = self._sources.size(source)
+                w.line(f"alignas(64) float {member}[BLOCK_M * padded({size})];")
+            for source, member in self._keys().items():
+                if self._is_copied(source):
+                    size = self._sources.size(source)
+                    w.line(f"alignas(64) float {member}[BLOCK_N * {size}];")
+            for name, source in self._stage.vectors:
+                if name == "q":
+                    w.line(f"Floats query_vector[{self._sources.size(source)} * COLUMNS];")
+            for staged in self._reads.staged_vectors.values():
+                w.line(f"Floats {staged.member}[{staged.size} * COLUMNS];")
+            for tile in self._reads.pair_tiles.values():
+                w.line(f"{tile.kind} {tile.member}[BLOCK_N * COLUMNS];")
+            for total in self._elements:
+                total.write_members(w)
+
+    def _factor(self, dot: int) -> str:
+        """What the queries of a product are multiplied by."""
+        factor = self._stored.factors[dot]
+        parts = []
+        if factor is not None:
+            parts.append(self._expressions.text(factor, Level.UNIFORM).inside(12))
+        if self._stored.in_base_2 and dot == 0:
+            parts.append(LOG2_E)
+        return " * ".join(parts) or "1.0f"
+
+    def _rows(self) -> dict[Source, str]:
+        """Vectors of queries that sums of keys are made of."""
+        sources = [
+            source
+            for one in self._stage.sums
+            for _, source in one.terms
+            if one.side == "key" and source is not None
+        ]
+        return {one: f"rows_{number}" for number, one in enumerate(dict.fromkeys(sources))}
+
+    def _keys(self) -> dict[Source, str]:
+        """Vectors of keys, for scores and for sums of queries."""
+        sources = [dot.key for dot in self._stored.dots]
+        sources += [
+            source
+            for one in self._stage.sums
+            for _, source in one.terms
+            if one.side == "query" and source is not None
+        ]
+        return {one: f"keys_{number}" for number, one in enumerate(dict.fromkeys(sources))}
+
+    def _width(self, one: PairSum) -> int:
+        """How many numbers a token's sum has."""
+        if len(one.buffer.dimensions) == 3:
+            return 1
+        return self._sources.size(Source(one.buffer.name, Size("D"), one.buffer.dimensions[3]))
+
+    # The tile --------------------------------------------------------------------------------
+
+    def _write_tile(self, w: Writer) -> None:
+        # Written from the inside out: what is computed once per tile is known at the end.
+        block, loops, finish, prologue, windows = (Writer(comment="//") for _ in range(5))
+        self._write_absorb(block)
+        self._places.write_windows(windows)
+        self._places.write_blocks(loops)
+        self._write_finish(finish)
+        self._write_rows(prologue, block.text() + finish.text())
+        body = Writer(comment="//")
+        body.lines(*self._scopes[Level.UNIFORM].lines)
+        for part in (prologue, windows, block, loops, finish):
+            if part.text():
+                body.blank()
+                body.line(part.text().rstrip())
+        extent = Writer(comment="//")
+        self._places.write_extent(extent, body.text())
+        self._places.write_functions(w)
+        head = (
+            "static void sum_tile(const AttendArguments &arguments, SumsScratch &scratch, "
+            f"int32_t b, int32_t h, [[maybe_unused]] int32_t g, {self._places.parameters}) {{"
+        )
+        with w.block(head, "}"):
+            self._arguments.write_locals(w, extent.text() + body.text())
+            w.line(extent.text().rstrip())
+            w.line(body.text().rstrip())
+
+    def _write_rows(self, w: Writer, after: str) -> None:
+        """What is computed once per tile: lane values, the queries' vectors, sums of nothing."""
+        scope, used = self._scopes[Level.LANE], self._expressions.used_indices
+        lanes = "\n".join([*scope.lines, *scope.arrays])
+        self._places.write_positions(w, used, lanes + after)
+        w.lines(*scope.arrays)
+        scattered = self._sources.scattered_queries
+        if scattered:
+            w.line("const Ints *const exists = lanes_of(queries.exists);")
+        else:
+            w.line("Ints exists[COLUMNS];")
+        loop = Writer(comment="//")
+        self._places.write_lane_positions(loop, used)
+        loop.lines(*scope.lines)
+        if not scattered:
+            loop.line("exists[column] = lane_numbers() + column * LANES < rows;")
+        if loop.text().strip():
+            with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+                w.line(loop.text().rstrip())
+        for dot, product in enumerate(self._stored.dots):
+            place, size = self._sources.query(product.query), self._sources.size(product.query)
+            w.line(
+                f"load_columns<{size}>({place.pointer}, {place.stride}, {self._sources.rows}, "
+                f"{self._factor(dot)}, scratch.{query(dot)}, COLUMNS);"
+            )
+        for source, member in self._rows().items():
+            place, size = self._sources.query(source), self._sources.size(source)
+            w.line(
+                f"load_rows<{size}>({place.pointer}, {place.stride}, {self._sources.rows}, exists, "
+                f"scratch.{member});"
+            )
+            if self._stage.mask != TRUE:
+                w.line(
+                    f"const bool {member}_finite = "
+                    f"all_finite<{size}>(scratch.{member}, padded({size}), rows);"
+                )
+        for name, source in self._stage.vectors:
+            if name == "q":
+                place, size = self._sources.query(source), self._sources.size(source)
+                w.line(
+                    f"load_columns<{size}>({place.pointer}, {place.stride}, {self._sources.rows}, "
+                    "1.0f, scratch.query_vector, COLUMNS);"
+                )
+        for staged in self._reads.staged_vectors.values():
+            with w.block(f"for (int d = 0; d < {staged.size}; ++d) {{", "}"):
+                w.line(
+                    "for (int column = 0; column < COLUMNS; ++column) "
+                    f"scratch.{staged.member}[d * COLUMNS + column] = "
+                    f"gather({staged.base} + d * {staged.stride}, {staged.rows.text});"
+                )
+        for number, one in enumerate(self._stage.sums):
+            if one.side == "query":
+                w.line(f"for (Floats &element : scratch.{_total(number)}) element = Floats{{}};")
+        for total in self._elements:
+            total.write_start(w)
+        if uses(after, "ones"):
+            w.line("Floats ones[COLUMNS];")
+            w.line("for (Floats &one : ones) one = floats(1.0f);")
+
+    # One block of keys -----------------------------------------------------------------------
+
+    def _write_absorb(self, w: Writer) -> None:
+        w.comment("One block of keys. In a partial one the mask says which pairs count.")
+        with w.block(f"const auto absorb = [&]({self._places.absorb}) {{", "};"):
+            w.line("[[maybe_unused]] constexpr bool partial = decltype(kind)::partial;")
+            self._places.write_block_start(w)
+            w.line("[[maybe_unused]] constexpr Seen seen{};")
+            places = {
+                source: self._write_keys(w, source, member)
+                for source, member in self._keys().items()
+            }
+            for dot, product in enumerate(self._stored.dots):
+                pointer, stride = places[product.key]
+                size = self._sources.size(product.key)
+                w.line(
+                    f"dot_tile<{size}>({pointer}, {stride}, keys, scratch.{query(dot)}, "
+                    f"scratch.{scores(dot)}, {pointer}, {stride}, 0);"
+                )
+            pairs = Writer(comment="//")
+            self._write_values(pairs)
+            for tile in self._reads.pair_tiles.values():
+                w.line(
+                    f"load_pairs({tile.base} + first_key * {tile.stride}, "
+                    f"{tile.rows.text.removesuffix('[column]')}, {tile.stride}, keys, "
+                    f"scratch.{tile.member});"
+                )
+            w.line(pairs.text().rstrip())
+            for number, one in enumerate(self._stage.sums):
+                for value, source in one.terms:
+                    if source is None:
+                        continue
+                    cells = f"scratch.{scores(self._values[value])}"
+                    if one.side == "query":
+                        self._write_query_sum(w, number, cells, source, places[source])
+                    else:
+                        self._write_key_sum(w, one, cells, source)
+
+    def _write_keys(self, w: Writer, source: Source, member: str) -> tuple[str, str]:
+        """Where a block's vectors lie as floats, row after row, and their stride."""
+        place, size = self._sources.key(source), self._sources.size(source)
+        w.line(f"const {place.element} *{member} = {place.pointer};")
+        if self._sources.scattered_keys:
+            self._support.add("gather_rows")
+            numbers = "scratch.keys.numbers, keys"
+            w.line(f"gather_rows<{size}>({member}, {place.stride}, {numbers}, scratch.{member});")
+            return f"scratch.{member}", str(size)
+        if not self._is_copied(source):
+            return member, place.stride
+        self._support.add("convert")
+        w.line(f"convert_tile<{size}>({member}, {place.stride}, keys, scratch.{member});")
+        return f"scratch.{member}", str(size)
+
+    def _is_copied(self, source: Source) -> bool:
+        """Whether a block's vectors have to be brought together, or converted."""
+        return self._sources.scattered_keys or self._sources.key(source).element != "float"
+
+    def _write_values(self, w: Writer) -> None:
+        """The values of all pairs of the block, 0 where they are hidden, and their plain sums."""
+        expressions, pairs = self._expressions, self._scopes[Level.PAIR]
+        stored = self._stored.values
+        expressions.count(stored.values())
+        # What is a float and summed up is stored too.
+        expressions.count(stored[value] for value in self._values)
+        texts = [as_vector(expressions.text(stored[value]), FLOAT) for value in self._values]
+        totals = Writer(comment="//")
+        of_keys = self._write_totals(totals)
+        lines = list(pairs.lines)
+        hides = Scope("visible", names=dict(pairs.names))
+        self._scopes[Level.PAIR] = hides
+        expressions.count([self._stage.mask])
+        mask = self._stage.mask
+        visible = None if mask == TRUE else as_mask(expressions.text(mask))
+        self._scopes[Level.PAIR] = pairs
+        with w.block("for (int key = 0; key < keys; ++key) {", "}"):
+            body = Writer(comment="//")
+            self._write_pair_vectors(body)
+            body.lines(*self._scopes[Level.STEP].lines)
+            for number, width in of_keys.items():
+                body.line(f"Floats of_key_{number}[{width}]{{}};")
+            body.line("UNROLL")
+            with body.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
+                cell = Writer(comment="//")
+                cell.lines(*lines)
+                for place, text in enumerate(texts):
+                    cell.line(f"Floats value_{place} = {text.text};")
+                if visible is not None:
+                    cell.line("[[maybe_unused]] Ints visible = ints(-1);")
+                    with cell.block("if constexpr (partial) {", "}"):
+                        cell.lines(*hides.lines)
+                        cell.line(f"visible = {visible.text};")
+                        for place in range(len(texts)):
+                            cell.line(
+                                f"value_{place} = select(visible, value_{place}, floats(0.0f));"
+                            )
+                for place in range(len(texts)):
+                    cell.line(f"scratch.{scores(place)}[key * COLUMNS + column] = value_{place};")
+                if uses(totals.text(), "counts"):
+                    seen = "exists[column]" if visible is None else "exists[column] & visible"
+                    cell.line(f"const Ints counts = {seen};")
+                if totals.text():
+                    cell.line(totals.text().rstrip())
+                body.line(cell.text().rstrip())
+            for number, width in of_keys.items():
+                pointer, stride = self._key_target(self._stage.sums[number])
+                body.line(f"for (int d = 0; d < {width}; ++d)")
+                with body.indented():
+                    body.line(
+                        f"{pointer}[{self._key} * {stride} + d] += "
+                        f"sum_of_lanes(of_key_{number}[d]);"
+                    )
+            self._places.write_key(w, expressions.used_indices, body.text())
+            w.line(body.text().rstrip())
+
+    def _write_totals(self, w: Writer) -> dict[int, int]:
+        """What is added up pair by pair, inside the loop over columns; the sums of keys among them,
+        with their widths, are added to memory after it."""
+        expressions = self._expressions
+        of_keys: dict[int, int] = {}
+        for number, one in enumerate(self._stage.sums):
+            for value, source in one.terms:
+                if source is not None:
+                    continue
+                width = self._width(one)
+                is_vector = not isinstance(value.type, Scalar)
+                element, d, step = "", "0", "0"
+                if is_vector:
+                    whole = self._stored.values[value]
+                    d, text = expressions.vectors.loop(expressions, whole, Level.PAIR)
+                    element, step = text.text, f"{d} * COLUMNS"
+                    w.line(f"for (int {d} = 0; {d} < {width}; ++{d})")
+                else:
+                    element = f"value_{self._values[value]}"
+                with w.indented() if is_vector else nullcontext():
+                    if one.side == "query":
+                        # Lanes that repeat a query have its sum too.
+                        if self._stage.mask != TRUE:
+                            element = f"select(visible, {element}, floats(0.0f))"
+                        w.line(f"scratch.{_total(number)}[{step} + column] += {element};")
+                    else:
+                        of_keys[number] = width
+                        real = f"select(counts, {element}, floats(0.0f))"
+                        w.line(f"of_key_{number}[{d}] += {real};")
+        for total in self._elements:
+            summed: Expression = total.one.value
+            name = f"value_{self._values[summed]}" if summed in self._values else None
+            total.write_cell(w, expressions, self._reads, self._stored.values[summed], name)
+        return of_keys
+
+    def _write_pair_vectors(self, w: Writer) -> None:
+        for name, source in self._stage.vectors:
+            if name != "q":
+                place = self._sources.key(source)
+                spelled = "key_vector" if name == "k" else "value_vector"
+                w.line(f"const {place.element} *{spelled} = {self._sources.key_vector(source)};")
+
+    def _write_query_sum(
+        self, w: Writer, number: int, cells: str, source: Source, place: tuple[str, str]
+    ) -> None:
+        pointer, stride = place
+        size = self._sources.size(source)
+        sums = f"{cells}, ones, scratch.{_total(number)}"
+        rows = f"<{size}>({pointer}, {stride}, keys"
+        whole = f"accumulate_tile{rows}, {sums}, {pointer}, {stride}, 0);"
+        if self._stage.mask == TRUE:
+            w.line(whole)
+            return
+        w.line(f"if (partial && !all_finite<{size}>({pointer}, {stride}, keys))")
+        with w.indented():
+            w.line(f"accumulate_guarded{rows}, seen, {sums});")
+        w.line("else")
+        with w.indented():
+            w.line(whole)
+
+    def _write_key_sum(self, w: Writer, one: PairSum, cells: str, source: Source) -> None:
+        member, size = self._rows()[source], self._sources.size(source)
+        pointer, stride = self._key_target(one)
+        target = f"KeyRows{{{pointer}, {stride}}}"
+        if self._sources.scattered_keys:
+            target = f"GatheredKeyRows{{{pointer}, {stride}, scratch.keys.numbers}}"
+        arguments = f"<{size}>({cells}, scratch.{member}, rows, keys, {target});"
+        if self._stage.mask == TRUE:
+            w.line(f"add_keys{arguments}")
+            return
+        w.line(f"if (partial && !{member}_finite)")
+        with w.indented():
+            w.line(f"add_keys_guarded{arguments}")
+        w.line("else")
+        with w.indented():
+            w.line(f"add_keys{arguments}")
+
+    def _key_target(self, one: PairSum) -> tuple[str, str]:
+        """The sum of the block's first key, and the step from key to key."""
+        head = "g" if one.buffer.dimensions[1] == Size("Hkv") else "h"
+        token = None if self._sources.scattered_keys else self._sources.key_token
+        place = self._sources.buffer(one.buffer.name, token, head)
+        step = "" if self._residue is None else f"{self._residue} * "
+        return f"({place.pointer})", f"{step}{place.stride}"
+
+    @property
+    def _key(self) -> str:
+        """The number of the key at hand, from where its block begins."""
+        return "scratch.keys.numbers[key]" if self._sources.scattered_keys else "key"
+
+    # The end of a tile -----------------------------------------------------------------------
+
+    def _write_finish(self, w: Writer) -> None:
+        step = "" if self._residue is None else f"{self._residue} * "
+        for number, one in enumerate(self._stage.sums):
+            if one.side != "query":
+                continue
+            token = None if self._sources.scattered_queries else self._sources.query_token
+            place = self._sources.buffer(one.buffer.name, token, "h")
+            w.line(
+                f"store_columns<{self._width(one)}>(scratch.{_total(number)}, ones, "
+                f"{place.pointer}, {step}{place.stride}, {self._sources.rows}, COLUMNS);"
+            )
+        for total in self._elements:
+            total.write_finish(w, self._expressions, self._reads)
+
+    def _write_entry(self, w: Writer, name: str) -> None:
+        counts = [self._expressions.text(one.count, Level.UNIFORM).text for one in self._elements]
+        body = Writer(comment="//")
+        self._write_tasks(body, counts)
+        with w.block(f'extern "C" void {name}(const AttendArguments *passed) {{', "}"):
+            w.line("const AttendArguments &arguments = *passed;")
+            self._arguments.write_locals(w, body.text())
+            w.line(body.text().rstrip())
+
+    def _write_tasks(self, w: Writer, counts: list[str]) -> None:
+        """A task is one head of keys, its tiles in order. Batches that share an element of an input
+        are one task too, and so are classes of positions."""
+        modulus = 1 if self._residue is None else self._residue
+        shares_batch = any(one.is_shared_by_batches for one in self._elements)
+        self._write_zeros(w, counts)
+        self._places.write_tiles(w)
+        w.line("const int32_t group = H / Hkv;")
+        batches = "1" if shares_batch else "B"
+        w.line("const int64_t pairs = static_cast<int64_t>(B) * H * Lq * Lk;")
+        w.line("const int threads = threads_for(pairs, arguments.threads);")
+        classes = 1 if self._elements else modulus
+        w.line(f"const int64_t tasks = static_cast<int64_t>({batches}) * Hkv * {classes};")
+        w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)")
+        with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
+            w.line("const FlushDenormals flush;")
+            w.line("static thread_local SumsScratch scratch;")
+            w.line(f"const int32_t g = static_cast<int32_t>(task / {classes} % Hkv);")
+            loops = []
+            if shares_batch:
+                loops.append("for (int32_t b = 0; b < B; ++b)")
+            else:
+                w.line(f"const int32_t b = static_cast<int32_t>(task / {classes} / Hkv);")
+            if self._residue is not None:
+                if classes == 1:
+                    loops.append(f"for (int32_t residue = 0; residue < {modulus}; ++residue)")
+                else:
+                    w.line(f"const int32_t residue = static_cast<int32_t>(task % {classes});")
+            loops.append("for (int32_t h = g * group; h < (g + 1) * group; ++h)")
+            loops.append("for (int64_t tile = 0; tile < tiles; ++tile)")
+            with ExitStack() as nested:
+                for loop in loops:
+                    w.line(loop)
+                    nested.enter_context(w.indented())
+                w.line(f"sum_tile(arguments, scratch, b, h, g, {self._places.passed});")
+        for one, count in zip(self._elements, counts, strict=True):
+            one.write_merge(w, self._arguments, count)
+
+    def _write_zeros(self, w: Writer, counts: list[str]) -> None:
+        """Sums of keys and of elements are added up in memory."""
+        for one in self._stage.sums:
+            if one.side == "key":
+                pointer = self._arguments.tensor(one.buffer.name, DTYPES[FLOAT], written=True)
+                heads = "H" if one.buffer.dimensions[1] == Size("H") else "Hkv"
+                count = f"static_cast<int64_t>(B) * {heads} * Lk * {self._width(one)}"
+                w.line(f"__builtin_memset({pointer}, 0, 4 * ({count}));")
+        for total, count in zip(self._elements, counts, strict=True):
+            pointer = self._arguments.tensor(total.target.name, DTYPES[FLOAT], written=True)
+            w.line(f"__builtin_memset({pointer}, 0, INT64_C(4) * ({count}));")
+
+
+def _total(number: int) -> str:
+    return f"total_{number}"

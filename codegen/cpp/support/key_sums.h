@@ -1,0 +1,142 @@
+// Sums over the queries of a tile, for each key of a block: lanes are the elements of a vector.
+
+// A vector's length, up to whole registers.
+constexpr int padded(int size) { return (size + LANES - 1) / LANES * LANES; }
+
+// One query's vector as floats, or 0.
+template <int size, class T>
+INLINE void load_rows_of(const T *from, bool exists, float *to) {
+    int d = 0;
+    if (exists) {
+        for (; d + LANES <= size; d += LANES) store(to + d, load(from + d));
+        for (; d < size; ++d) to[d] = to_float(from[d]);
+    }
+    for (; d < padded(size); ++d) to[d] = 0.0f;
+}
+
+// The vectors of a tile's queries as floats, row after row; rows past the last query are 0.
+template <int size, class T>
+static void load_rows(const T *from, int64_t stride, int rows, const Ints *, float *to) {
+    for (int row = 0; row < BLOCK_M; ++row)
+        load_rows_of<size>(from + row * stride, row < rows, to + row * padded(size));
+}
+
+// The same for rows that lie anywhere; those of lanes that have no query of their own are 0.
+template <int size, class T>
+static void load_rows(const T *from, int64_t stride, const int32_t *rows, const Ints *exists, float *to) {
+    for (int row = 0; row < BLOCK_M; ++row)
+        load_rows_of<size>(from + rows[row] * stride, exists[row / LANES][row % LANES] != 0, to + row * padded(size));
+}
+
+// Where the sums of a block's keys lie: one after the other, or anywhere.
+struct KeyRows {
+    float *first;
+    int64_t stride;
+    float *operator()(int key) const { return first + key * stride; }
+};
+struct GatheredKeyRows {
+    float *first;
+    int64_t stride;
+    const int32_t *numbers;
+    float *operator()(int key) const { return first + numbers[key] * stride; }
+};
+
+// As many elements as there are of the last vector.
+INLINE Floats load_some(const float *from, int count) {
+    Floats result{};
+    for (int lane = 0; lane < count; ++lane) result[lane] = from[lane];
+    return result;
+}
+INLINE void store_some(float *to, Floats x, int count) {
+    for (int lane = 0; lane < count; ++lane) to[lane] = x[lane];
+}
+
+// to[key][d] += sum over queries of value[key][query] * row[query][d], for `keys` x `group` accumulators.
+template <int keys, int group, class Rows>
+INLINE void add_to_keys(const float *value, const float *row, int width, int queries, int elements,
+                        Rows to, int first, int d) {
+    Floats sum[keys][group];
+    UNROLL
+    for (int key = 0; key < keys; ++key) {
+        UNROLL
+        for (int part = 0; part < group; ++part) {
+            const float *from = to(first + key) + d + part * LANES;
+            const int left = elements - part * LANES;
+            sum[key][part] = left >= LANES ? load(from) : load_some(from, left);
+        }
+    }
+    for (int query = 0; query < queries; ++query) {
+        Floats element[group];
+        UNROLL
+        for (int part = 0; part < group; ++part) element[part] = load(row + query * width + part * LANES);
+        UNROLL
+        for (int key = 0; key < keys; ++key) {
+            const Floats weight = floats(value[key * BLOCK_M + query]);
+            UNROLL
+            for (int part = 0; part < group; ++part) sum[key][part] += weight * element[part];
+        }
+    }
+    UNROLL
+    for (int key = 0; key < keys; ++key) {
+        UNROLL
+        for (int part = 0; part < group; ++part) {
+            float *into = to(first + key) + d + part * LANES;
+            const int left = elements - part * LANES;
+            if (left >= LANES)
+                store(into, sum[key][part]);
+            else
+                store_some(into, sum[key][part], left);
+        }
+    }
+}
+
+// The whole of it for vectors of `size` elements.
+template <int size, class Rows>
+INLINE void add_keys(const Floats *values, const float *row, int queries, int keys, Rows to) {
+    constexpr int WIDTH = padded(size);
+    constexpr int PARTS = WIDTH / LANES % 2 == 0 ? 2 : 1;
+    const float *value = reinterpret_cast<const float *>(values);
+    for (int d = 0; d < size; d += PARTS * LANES) {
+        int key = 0;
+        for (; key + ROWS <= keys; key += ROWS)
+            add_to_keys<ROWS, PARTS>(value + key * BLOCK_M, row + d, WIDTH, queries, size - d, to, key, d);
+        for (; key < keys; ++key)
+            add_to_keys<1, PARTS>(value + key * BLOCK_M, row + d, WIDTH, queries, size - d, to, key, d);
+    }
+}
+
+// The same where a query's vector holds NaN or infinity: a pair of weight 0 contributes nothing.
+template <int size, class Rows>
+static void add_keys_guarded(const Floats *values, const float *row, int queries, int keys, Rows to) {
+    const float *value = reinterpret_cast<const float *>(values);
+    for (int key = 0; key < keys; ++key)
+        for (int query = 0; query < queries; ++query) {
+            const float weight = value[key * BLOCK_M + query];
+            if (weight == 0.0f) continue;
+            for (int d = 0; d < size; ++d) to(key)[d] += weight * row[query * padded(size) + d];
+        }
+}
+
+INLINE float sum_of_lanes(Floats x) {
+    float result = 0.0f;
+    UNROLL
+    for (int lane = 0; lane < LANES; ++lane) result += x[lane];
+    return result;
+}
+
+// to[offset] += x for the lanes that count, one after the other: several may mean one place.
+INLINE void scatter_add(float *to, Longs offset, Floats x, Ints counts) {
+    for (int lane = 0; lane < LANES; ++lane)
+        if (counts[lane]) to[offset[lane]] += x[lane];
+}
+
+// total = the sum of so many copies, each of `count` numbers in all copies together.
+static void add_copies(const float *copies, int32_t number, int64_t count, float *total, int threads) {
+    const int64_t each = number == 0 ? 0 : count / number;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t place = 0; place < each; ++place) {
+        float sum = 0.0f;
+        for (int32_t copy = 0; copy < number; ++copy) sum += copies[copy * each + place];
+        total[place] = sum;
+    }
+}

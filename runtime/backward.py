@@ -1,0 +1,137 @@
+"""The backward of a call: a compiled program where the target has one, else the plan in torch.
+
+What is computed per pair runs in kernels; what is added up over tokens afterwards, gradients of
+small inputs, torch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from attndsl.attention import Attention
+from attndsl.codegen.program import Program, Specialization
+from attndsl.diagnostics import AttnError
+from attndsl.evaluate import evaluate_size
+from attndsl.planner.block_map import Table
+from attndsl.planner.plan import Fold, PairSums, Plan
+from attndsl.records import dataclass
+from attndsl.runtime.arguments import BUFFER_DTYPES, Call
+from attndsl.runtime.targets import Target
+
+if TYPE_CHECKING:
+    from attndsl.runtime.block_tables import BlockTables
+    from attndsl.runtime.cpp import CompiledProgram
+
+_NO_COMPILER = "A090"
+
+
+class Backward(Protocol):
+    """The backward of one attention on one target, for one dtype and head dimension.
+
+    `tensors` are the operands, the inputs as kernels read them, the results `out` and those of
+    `ROW_RESULTS` that it reads, and `out_gradient`. Gives float32 gradients by name; none for what
+    the output does not depend on.
+    """
+
+    def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+@lru_cache(maxsize=256)
+def backward_plan(
+    attention: Attention, wanted: tuple[str, ...], log_sum_exp_gradient: bool
+) -> Plan:
+    """The backward's plan for these gradients."""
+    from attndsl.planner.pipeline import plan_backward
+
+    return plan_backward(attention, wanted, log_sum_exp_gradient=log_sum_exp_gradient)
+
+
+def backward_for(
+    attention: Attention,
+    specialization: Specialization,
+    target: Target,
+    wanted: tuple[str, ...],
+    *,
+    log_sum_exp_gradient: bool,
+) -> Backward:
+    """What computes these gradients on a target of this machine."""
+    plan = backward_plan(attention, wanted, log_sum_exp_gradient)
+    if target.language == "cpp" and plan.gradients:
+        try:
+            return _compiled(plan, specialization)
+        except AttnError as problem:
+            if problem.diagnostics[0].code != _NO_COMPILER:
+                raise
+    return TiledBackward(plan)
+
+
+def _compiled(plan: Plan, specialization: Specialization) -> Backward:
+    from attndsl.codegen import cpp
+    from attndsl.runtime.cpp import build
+
+    program = cpp.emit(plan, specialization)
+    return CompiledBackward(plan, program, build(program), _tables(plan, program))
+
+
+def _tables(plan: Plan, program: Program) -> dict[int, BlockTables]:
+    """By stage: the block lists of maps that are not in closed form."""
+    from attndsl.runtime.block_tables import BlockTables
+
+    tile, axes = program.tile, plan.attention.axes
+    return {
+        number: BlockTables(stage.mask, stage.block_map, axes, tile.block_m, tile.block_n)
+        for number, stage in enumerate(plan.stages)
+        if isinstance(stage, PairSums) and isinstance(stage.block_map, Table)
+    }
+
+
+@dataclass(frozen=True)
+class CompiledBackward:
+    """Runs a compiled program, stage by stage."""
+
+    plan: Plan
+    program: Program
+    launcher: CompiledProgram
+    tables: Mapping[int, BlockTables]
+
+    def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        device, sizes = tensors["q"].device, call.sizes
+        arrays = dict(tensors)
+        for buffer in self.program.buffers:
+            shape = tuple(evaluate_size(size, sizes) for size in buffer.dimensions)
+            dtype = BUFFER_DTYPES[self.program.buffer_dtype(buffer)]
+            arrays[buffer.name] = torch.empty(shape, dtype=dtype, device=device)
+        for number, stage in enumerate(self.plan.stages):
+            if isinstance(stage, Fold):
+                arrays[stage.buffer.name] = self._fold(stage, call, arrays)
+                continue
+            table = None
+            if number in self.tables:
+                lists = self.tables[number]
+                table = lists.get({name: tensors[name] for name in lists.reads}, sizes, device)
+            self.launcher.launch_stage(number, arrays, sizes, call.scale, table)
+        return {name: arrays[buffer] for name, buffer in self.plan.gradients}
+
+    def _fold(self, stage: Fold, call: Call, arrays: Mapping[str, Tensor]) -> Tensor:
+        from attndsl.runtime.tiled import call_of
+        from attndsl.runtime.tiled_backward import fold
+
+        return fold(call_of(self.plan, call, arrays), stage, self.plan)
+
+
+@dataclass(frozen=True)
+class TiledBackward:
+    """Runs the plan in torch."""
+
+    plan: Plan
+
+    def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        from attndsl.runtime import tiled_backward
+        from attndsl.runtime.tiled import call_of
+
+        return tiled_backward.run(self.plan, call_of(self.plan, call, tensors))

@@ -1,0 +1,210 @@
+"""A backward plan run in torch, tile by tile, in float32; see `tiled.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from attndsl.diagnostics import InternalError
+from attndsl.expression import Call as Function
+from attndsl.expression import Expression, Size
+from attndsl.planner.block_map import Kind
+from attndsl.planner.lists import Block
+from attndsl.planner.plan import (
+    ElementSum,
+    Fold,
+    FoldTerm,
+    PairSum,
+    PairSums,
+    Plan,
+    Prepare,
+    Scan,
+    Source,
+    token_grid,
+    written_buffers,
+)
+from attndsl.planner.visits import Visit, pair_indices
+from attndsl.runtime.tiled import BLOCK_M, BLOCK_N, Call, combine
+from attndsl.runtime.torch_evaluate import Environment, evaluate
+
+
+def run(
+    backward: Plan, call: Call, *, block_m: int = BLOCK_M, block_n: int = BLOCK_N
+) -> dict[str, Tensor]:
+    """The gradients, float32, by the names of what they are gradients of.
+
+    `call` has the forward's operands, its `out` and `out_gradient`, the inputs, and those of
+    `ROW_RESULTS` that the plan reads.
+    """
+    for stage in backward.stages:
+        match stage:
+            case PairSums():
+                for name, array in _PairSums(call, stage).run(block_m, block_n).items():
+                    call = call.with_buffer(name, array)
+            case _:
+                call = call.with_buffer(*run_token_stage(call, stage, backward))
+    return {name: call.base.inputs[buffer] for name, buffer in backward.gradients}
+
+
+def run_token_stage(call: Call, stage: object, backward: Plan) -> tuple[str, Tensor]:
+    """A stage over tokens: the name of its buffer, and what it writes there."""
+    match stage:
+        case Prepare():
+            return stage.buffer.name, call.prepare(stage)
+        case Scan():
+            return stage.buffer.name, call.scan(stage)
+        case Fold():
+            return stage.buffer.name, fold(call, stage, backward)
+    raise InternalError("no stage over tokens")
+
+
+def fold(call: Call, stage: Fold, backward: Plan) -> Tensor:
+    """Values of many tokens, added up where they belong, in float32."""
+    total = torch.zeros(call.shape(stage.buffer.dimensions), device=call.base.device)
+    for addend in stage.addends:
+        total += call.base.inputs[addend.name]
+    for term in stage.terms:
+        total += _folded(call, term, backward, total)
+    return total
+
+
+def _folded(call: Call, term: FoldTerm, backward: Plan, like: Tensor) -> Tensor:
+    names, dimensions = token_grid(term, backward)
+    environment, shape = call.tokens(names, dimensions)
+    if not all(shape):
+        return torch.zeros_like(like)
+    places = [evaluate(index, environment).expand(shape) for index in term.indices]
+    indexed = like.shape[: len(places)]
+    # One number for the element of each token; tokens without one have the number past the last.
+    number = torch.zeros(shape, dtype=torch.int64, device=like.device)
+    exists = torch.ones(shape, dtype=torch.bool, device=like.device)
+    for place, length in zip(places, indexed, strict=True):
+        exists &= (place >= 0) & (place < length)
+        number = number * length + place
+    count = 1
+    for length in indexed:
+        count *= length
+    number = torch.where(exists, number, count).flatten()
+    value = _flat_value(term.value, environment, shape)
+    width = like.shape[len(places) :]
+    sums = torch.zeros((count + 1, *value.shape[1:]), device=like.device)
+    return sums.index_add_(0, number, value)[:count].reshape(*indexed, *width)
+
+
+def _flat_value(expression: Expression, environment: Environment, shape: tuple[int, ...]) -> Tensor:
+    value = evaluate(expression, environment)
+    trailing = value.shape[len(shape) :]
+    return value.expand(shape + trailing).reshape(-1, *trailing)
+
+
+class _PairSums:
+    """One stage over pairs. Arrays are float32, and hold what has been summed up so far."""
+
+    def __init__(self, call: Call, stage: PairSums) -> None:
+        self._call, self._stage = call, stage
+        self._arrays = {
+            buffer.name: torch.zeros(call.shape(buffer.dimensions), device=call.base.device)
+            for buffer in written_buffers(stage)
+        }
+
+    def run(self, block_m: int, block_n: int) -> dict[str, Tensor]:
+        for visit in self._call.visits(self._stage, block_m, block_n):
+            for block in visit.blocks:
+                self._block(visit, block)
+        return self._arrays
+
+    def _block(self, visit: Visit, block: Block) -> None:
+        stage, call = self._stage, self._call
+        rows = call.tensor(visit.queries.numbers)
+        keys = call.tensor(visit.problem.key_tokens(block.box).numbers)
+
+        def vectors(source: Source, tokens: Tensor) -> Tensor:
+            return call.vectors(source, visit, tokens)
+
+        pairs = dataclasses.replace(
+            call.base,
+            indices=call.tensors(pair_indices(visit, block, call.base.sizes)),
+            sizes={**call.base.sizes, **visit.problem.local_sizes},
+            dots={
+                number: vectors(dot.query, rows) @ vectors(dot.key, keys).transpose(-1, -2)
+                for number, dot in enumerate(stage.dots)
+            },
+            operands={
+                name: vectors(source, rows)[:, :, :, None]
+                if name == "q"
+                else vectors(source, keys)[:, :, None]
+                for name, source in stage.vectors
+            },
+        )
+        shape = visit.batches.size, visit.heads.size, rows.numel(), keys.numel()
+        visible = torch.ones(shape, dtype=torch.bool, device=call.base.device)
+        if block.kind == Kind.PARTIAL:
+            visible = evaluate(stage.mask, pairs).expand(shape)
+
+        def value_of(expression: Expression) -> Tensor:
+            """Over the pairs of the block; 0 where they are hidden."""
+            value = evaluate(expression, pairs)
+            trailing = value.shape[4:]
+            seen = visible.reshape(shape + (1,) * len(trailing))
+            return torch.where(seen, value.expand(shape + trailing), 0.0)
+
+        for one in stage.sums:
+            for expression, source in one.terms:
+                value = value_of(expression)
+                if one.side == "query":
+                    total = (
+                        value.sum(3)
+                        if source is None
+                        else combine(value, visible, vectors(source, keys))
+                    )
+                    self._add(one, visit, rows, total)
+                else:
+                    total = (
+                        value.sum(2)
+                        if source is None
+                        else combine(
+                            value.transpose(-1, -2),
+                            visible.transpose(-1, -2),
+                            vectors(source, rows),
+                        )
+                    )
+                    self._add(one, visit, keys, total)
+        for element in stage.elements:
+            self._add_elements(element, visible, pairs, value_of)
+
+    def _add(self, one: PairSum, visit: Visit, tokens: Tensor, total: Tensor) -> None:
+        array = self._arrays[one.buffer.name]
+        batches, heads = self._call.tensor(visit.batches), self._call.tensor(visit.heads)
+        if one.buffer.dimensions[1] == Size("Hkv"):
+            heads = torch.div(heads, self._call.group, rounding_mode="floor")
+        places = batches[:, None, None], heads[:, None], tokens
+        array.index_put_(places, total, accumulate=True)
+
+    def _add_elements(
+        self,
+        one: ElementSum,
+        visible: Tensor,
+        pairs: Environment,
+        value_of: Callable[[Expression], Tensor],
+    ) -> None:
+        array = self._arrays[one.buffer.name]
+        match one.value:
+            case Function("outer", (left, right)) if not one.indices:
+                # A matrix for every pair would be large; their sum is one product.
+                columns = evaluate(right, pairs)
+                columns = columns.expand(*visible.shape, columns.shape[-1]).flatten(0, -2)
+                array += value_of(left).flatten(0, -2).T @ torch.where(
+                    visible.flatten()[:, None], columns, 0.0
+                )
+                return
+        value = value_of(one.value)
+        places = tuple(
+            evaluate(index, pairs).expand(visible.shape)[visible] for index in one.indices
+        )
+        if places:
+            array.index_put_(places, value[visible], accumulate=True)
+        else:
+            array += value[visible].sum(0)

@@ -1,0 +1,198 @@
+"""Gradients of every example through torch, against the plan executor in float64, which
+`test_backward.py` compares with finite differences of independent forwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from naive import CASES, Call, Case, Shape
+from test_cpp_catalogue import tensor
+
+from attndsl import reference
+from attndsl.module import load_text
+from attndsl.planner.backward import differentiate
+from attndsl.planner.execute import call_of
+from attndsl.planner.execute_sums import execute_backward
+from attndsl.planner.lower import lower
+from attndsl.planner.pipeline import plan
+from attndsl.runtime.kernel import Kernel
+
+Array = np.ndarray[Any, Any]
+# What differs most in its backward; the others belong to the whole matrix.
+QUICK = {
+    *("causal", "full", "alibi", "gpt_oss", "visual_sentinel", "forgetting", "retention"),
+    *("hedgehog", "relu_attention", "t5", "pair_bias", "music_transformer", "additive", "neural"),
+    *("neighborhood2d", "swin", "clear", "dilated", "fixed", "documents", "mla", "rope", "cosine"),
+}
+CALLS = [
+    pytest.param(
+        case,
+        shape,
+        id=f"{case}-{shape}",
+        marks=() if case.name in QUICK and shape is case.shapes[0] else pytest.mark.slow,
+    )
+    for case in CASES
+    for shape in case.shapes
+]
+# Scores of this one reach 100, and so does the log-sum-exp that weights are made from again: in
+# float32 it is off by 4e-6, and so is the gradient of every row.
+TOLERANCES = {"cosine": 1e-3}
+
+
+def exact(case: Case, call: Call, out_gradient: Array) -> dict[str, Array]:
+    """Float64 gradients of every tensor of floats; zeros where the output does not depend on it."""
+    attention = case.load()
+    tensors = call.q, call.k, call.v, call.inputs
+    options: dict[str, Any] = {
+        "scale": call.scale,
+        "offset": call.shape.offset,
+        "axes": call.axes(attention.axes),
+    }
+    found = reference.run(attention, *tensors, **options)
+    results = {"out": found.output, "out_gradient": out_gradient}
+    for statistic in ("log_sum_exp", "divisor"):
+        array = getattr(found, statistic)
+        if array is not None:
+            results[statistic] = array
+    backward = differentiate(lower(attention))
+    arguments = call_of(plan(attention), *tensors, **options)
+    return execute_backward(backward, arguments, results, block_m=64, block_n=64)
+
+
+def check(case: Case, shape: Shape, dtype: torch.dtype, tolerance: float) -> None:
+    call = case.call(shape)
+    operands = {name: tensor(getattr(call, name), dtype) for name in ("q", "k", "v")}
+    rounded = {
+        name: None if one is None else one.double().numpy() for name, one in operands.items()
+    }
+    call = dataclasses.replace(call, **rounded)
+    inputs = {name: tensor(value, torch.float32) for name, value in call.inputs.items()}
+    floats = {
+        name: one.requires_grad_()
+        for name, one in {**operands, **inputs}.items()
+        if one is not None and one.is_floating_point()
+    }
+    out = Kernel(case.load())(
+        *operands.values(), scale=call.scale, offset=shape.offset, grid=shape.grid, **inputs
+    )
+    out_gradient = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+    found = torch.autograd.grad(out, list(floats.values()), out_gradient)
+    wanted = exact(case, call, out_gradient.double().numpy())
+    for name, gradient in zip(floats, found, strict=True):
+        expected = wanted.get(name, np.zeros(gradient.shape))
+        scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+        error = float(np.abs(gradient.double().numpy() - expected).max(initial=0.0)) / scale
+        assert error <= tolerance, (name, error)
+
+
+@pytest.mark.parametrize(("case", "shape"), CALLS)
+def test_example(case: Case, shape: Shape) -> None:
+    check(case, shape, torch.float32, TOLERANCES.get(case.name, 2e-5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_example_in_bfloat16(case: Case) -> None:
+    check(case, case.shapes[0], torch.bfloat16, 5e-2)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_two_runs_agree_bit_for_bit(threads: int) -> None:
+    """Whatever the number of threads."""
+    case = next(case for case in CASES if case.name == "t5")
+    call = case.call(case.shapes[0])
+    tensors = [tensor(one, torch.float32) for one in (call.q, call.k, call.v)]
+    bias = tensor(call.inputs["bias"], torch.float32)
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        floats = [one.clone().requires_grad_() for one in (*tensors, bias)]
+        *operands, table = floats
+        out = Kernel(case.load())(*operands, bias=table, scale=call.scale)
+        return torch.autograd.grad(out.square().sum(), floats)
+
+    before = torch.get_num_threads()
+    expected = gradients()
+    try:
+        torch.set_num_threads(threads)
+        for found, wanted in zip(gradients(), expected, strict=True):
+            assert torch.equal(found, wanted)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [1.0, 10.0, 40.0])
+def test_errors_are_those_of_pytorch_whatever_the_size_of_scores(size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, out_gradient = (
+        torch.randn(1, 4, 300, 64, generator=generator) * factor for factor in (size, 1, 1, 1)
+    )
+    kernel = Kernel(next(case for case in CASES if case.name == "causal").load())
+
+    def torch_s(*operands: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(*operands, is_causal=True)
+
+    def gradients(attend: Any, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        operands = [one.to(dtype).requires_grad_() for one in (q, k, v)]
+        return torch.autograd.grad(attend(*operands), operands, out_gradient.to(dtype))
+
+    for found, theirs, exact_one in zip(
+        gradients(kernel, torch.float32),
+        gradients(torch_s, torch.float32),
+        gradients(torch_s, torch.float64),
+        strict=True,
+    ):
+        error, allowed = ((one.double() - exact_one).norm() for one in (found, theirs))
+        assert error <= 2 * allowed
+
+
+def test_rows_that_see_nothing_have_gradient_0() -> None:
+    """And neither they nor hidden keys spoil what others have."""
+    (attention,) = load_text("attention far { mask = j <= i - 3 }").attentions.values()
+    q, k, v = (torch.randn(1, 2, 9, 16) for _ in range(3))
+    k[:, :, -1] = v[:, :, -1] = torch.nan  # which no query sees
+    floats = [one.requires_grad_() for one in (q, k, v)]
+    of_q, of_k, of_v = torch.autograd.grad(Kernel(attention)(*floats).square().sum(), floats)
+    for gradient in (of_q, of_k, of_v):
+        assert torch.isfinite(gradient).all()
+    assert not of_q[:, :, :3].any()
+    assert not of_k[:, :, -3:].any()
+    assert not of_v[:, :, -3:].any()
+    assert of_q[:, :, 3:].abs().sum(-1).min() >= 0
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 5, 5), (1, 0, 5, 5), (1, 2, 0, 5), (1, 2, 5, 0)])
+def test_tensors_of_nothing(shape: tuple[int, int, int, int]) -> None:
+    batch, heads, queries, keys = shape
+    q = torch.randn(batch, heads, queries, 16, requires_grad=True)
+    k, v = (torch.randn(batch, heads, keys, 16, requires_grad=True) for _ in range(2))
+    kernel = Kernel(next(case for case in CASES if case.name == "full").load())
+    for gradient in torch.autograd.grad(kernel(q, k, v).sum(), (q, k, v)):
+        assert not gradient.any()
+
+
+def test_what_only_a_mask_reads_has_gradient_0() -> None:
+    """A mask does not move by little."""
+    text = "attention near { input reach: float[H]\nmask = abs(i - j) < reach[h] }"
+    (attention,) = load_text(text).attentions.values()
+    q, k, v = (torch.randn(1, 2, 9, 16) for _ in range(3))
+    reach = torch.tensor([2.0, 4.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(Kernel(attention)(q, k, v, reach=reach).sum(), reach)
+    assert not gradient.any()
+
+
+def test_the_log_sum_exp_has_a_gradient() -> None:
+    q, k, v = (torch.randn(2, 2, 40, 16) for _ in range(3))
+    kernel = Kernel(next(case for case in CASES if case.name == "causal").load())
+    floats = [one.requires_grad_() for one in (q, k)]
+    _, log_sum_exp = kernel(*floats, v, return_lse=True)
+    found = torch.autograd.grad(log_sum_exp.sin().sum(), floats)
+    exact_q, exact_k = (one.detach().double().requires_grad_() for one in floats)
+    scores = exact_q @ exact_k.transpose(-1, -2) / 4
+    scores = scores.masked_fill(torch.ones(40, 40).triu(1).bool(), -torch.inf)
+    wanted = torch.autograd.grad(scores.logsumexp(-1).sin().sum(), (exact_q, exact_k))
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5)
