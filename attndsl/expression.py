@@ -159,7 +159,7 @@ class Parameter(Node):
     type: Scalar
 
 
-QUERY_OPERANDS = ("q", "out", "out_gradient")
+QUERY_OPERANDS = ("q", "out", "out.gradient")
 """The operands that a query has; the others are a key's."""
 OPERANDS = (*QUERY_OPERANDS, "k", "v")
 
@@ -167,7 +167,7 @@ OPERANDS = (*QUERY_OPERANDS, "k", "v")
 @dataclass(frozen=True)
 class Operand(Node):
     """One of the vectors `q` (at b, h, i), `k`, `v` (at b, g, j). In a backward also the forward's
-    result `out` and its gradient `out_gradient` (at b, h, i).
+    result `out` and its gradient `out.gradient` (at b, h, i).
 
     In a score it is the vector as scored: after `prepare`, if the spec has `q = …`.
     Inside that preparation itself it is the vector as the caller gave it.

@@ -34,7 +34,7 @@ class Backward(Protocol):
     """The backward of one attention on one target, for one dtype and head dimension.
 
     `tensors` are the operands, the inputs as kernels read them, the results `out` and those of
-    `ROW_RESULTS` that it reads, and `out_gradient`. Gives float32 gradients by name; none for what
+    `ROW_RESULTS` that it reads, and `out.gradient`. Gives float32 gradients by name; none for what
     the output does not depend on.
     """
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program
 from attndsl.diagnostics import InternalError
+from attndsl.expression import OPERANDS
 from attndsl.runtime.cache import default_cache, key_of
 from attndsl.runtime.cpp_compiler import find_compiler, processor_features
 
@@ -53,10 +54,6 @@ def build_into(program: Program, directory: Path) -> None:
 def load(path: Path, program: Program) -> CompiledProgram:
     """A program whose shared object has been built, for this kind of processor."""
     return CompiledProgram(program, ctypes.CDLL(str(path)))
-
-
-# Vectors that kernels read element after element.
-CALLER = ("q", "k", "v", "out", "out_gradient")
 
 
 class CompiledProgram:
@@ -111,7 +108,7 @@ class _Launch:
         self._dense = [
             one.name
             for one in entry.arguments
-            if one.kind == ArgumentKind.TENSOR and one.name in CALLER
+            if one.kind == ArgumentKind.TENSOR and one.name in OPERANDS
         ]
         self._readers = [_reader(one) for one in entry.arguments]
 

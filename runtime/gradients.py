@@ -65,14 +65,14 @@ class Differentiable:
             **{name: one for name, one in operands.items() if one is not None},
             **converted(inputs, self._call),
             "out": out,
-            "out_gradient": torch.zeros_like(out) if of_out is None else of_out.contiguous(),
+            "out.gradient": torch.zeros_like(out) if of_out is None else of_out.contiguous(),
         }
         normalizer = self._attention.normalizer
         if has_statistic(normalizer):
-            name = "divisor" if not isinstance(normalizer, Softmax) else "log_sum_exp"
+            name = "log_sum_exp" if isinstance(normalizer, Softmax) else "weights.sum"
             tensors[name] = statistic
         if of_statistic is not None:
-            tensors["log_sum_exp_gradient"] = of_statistic.float().contiguous()
+            tensors["log_sum_exp.gradient"] = of_statistic.float().contiguous()
         return self._backward(wanted, of_statistic is not None).run(self._call, tensors)
 
     def _backward(self, wanted: tuple[str, ...], log_sum_exp_gradient: bool) -> Backward:

@@ -36,7 +36,7 @@ def run(
 ) -> dict[str, Tensor]:
     """The gradients, float32, by the names of what they are gradients of.
 
-    `call` has the forward's operands, its `out` and `out_gradient`, the inputs, and those of
+    `call` has the forward's operands, its `out` and `out.gradient`, the inputs, and those of
     `ROW_RESULTS` that the plan reads.
     """
     for stage in backward.stages:

@@ -46,12 +46,14 @@ def check(case: Case, shape: Shape | None, blocks: tuple[int, int] = (16, 16)) -
     out = case.naive(call)
     generator = np.random.default_rng(1)
     out_gradient = generator.normal(size=out.shape)
-    results = {"out": out, "out_gradient": out_gradient}
+    results = {"out": out, "out.gradient": out_gradient}
     found_reference = reference.run(attention, *tensors, **options)
-    for statistic in ("log_sum_exp", "divisor"):
-        array = getattr(found_reference, statistic)
+    for result, array in (
+        ("log_sum_exp", found_reference.log_sum_exp),
+        ("weights.sum", found_reference.divisor),
+    ):
         if array is not None:
-            results[statistic] = array
+            results[result] = array
     gradients = execute_backward(
         backward,
         call_of(forward, *tensors, **options),

@@ -53,11 +53,10 @@ def exact(case: Case, call: Call, out_gradient: Array) -> dict[str, Array]:
         "axes": call.axes(attention.axes),
     }
     found = reference.run(attention, *tensors, **options)
-    results = {"out": found.output, "out_gradient": out_gradient}
-    for statistic in ("log_sum_exp", "divisor"):
-        array = getattr(found, statistic)
+    results = {"out": found.output, "out.gradient": out_gradient}
+    for result, array in (("log_sum_exp", found.log_sum_exp), ("weights.sum", found.divisor)):
         if array is not None:
-            results[statistic] = array
+            results[result] = array
     backward = differentiate(lower(attention))
     arguments = call_of(plan(attention), *tensors, **options)
     return execute_backward(backward, arguments, results, block_m=64, block_n=64)
@@ -196,3 +195,28 @@ def test_the_log_sum_exp_has_a_gradient() -> None:
     wanted = torch.autograd.grad(scores.logsumexp(-1).sin().sum(), (exact_q, exact_k))
     for mine, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["divisor", "out_gradient", "shift", "delta", "weights", "copies", "gradient_0"]
+)
+def test_no_name_of_an_input_is_taken(name: str) -> None:
+    """What a backward reads and writes beside the inputs has names of its own."""
+    text = """
+    attention a {
+        input NAME: float[7]
+        score = exp(dot(q, k) * scale * NAME[min(abs(i - j), 6)])
+        normalize = sum
+    }"""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(1, 2, 30, 16, generator=generator) for _ in range(3)]
+    table = torch.rand(7, generator=generator)
+
+    def gradients(called: str) -> tuple[torch.Tensor, ...]:
+        (attention,) = load_text(text.replace("NAME", called)).attentions.values()
+        q, k, v, own = (one.clone().requires_grad_() for one in (*tensors, table))
+        out = Kernel(attention)(q, k, v, **{called: own})
+        return torch.autograd.grad(out.square().sum(), (q, k, v, own))
+
+    for found, expected in zip(gradients(name), gradients("plain"), strict=True):
+        assert torch.equal(found, expected)

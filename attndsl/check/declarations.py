@@ -18,6 +18,7 @@ from attndsl.check.operators import describe
 from attndsl.check.scope import (
     PAIR_INDICES,
     RESERVED,
+    RESULTS,
     SIZES,
     Array,
     Binding,
@@ -47,6 +48,9 @@ from attndsl.source import Span
 from attndsl.suggestions import suggestion
 
 Result = TypeVar("Result")
+
+# What is a tensor when a kernel runs.
+_TENSORS = ("an input", "a running sum")
 
 
 class Declarations:
@@ -102,7 +106,7 @@ class Declarations:
     def declare(self, name: syntax.Name, what: str) -> str:
         """Note a name that the spec declares. A015 where it is reserved, A040 where it is taken."""
         word = name.parts[0]
-        if word in RESERVED:
+        if word in RESERVED or (what in _TENSORS and word in RESULTS):
             raise self.fault(
                 "A015",
                 f"`{word}` cannot name {what}",
@@ -296,8 +300,9 @@ class Declarations:
     def declare_lets(self) -> None:
         for statement in self.statements(syntax.Let):
             with self.recording(statement.name):
-                self.declare(statement.name, "a value")
-                if not _is_scan(statement.value):
+                is_scan = _is_scan(statement.value)
+                self.declare(statement.name, "a running sum" if is_scan else "a value")
+                if not is_scan:
                     self.lets[statement.name.parts[0]] = statement
 
     def scans(self) -> tuple[TokenScan, ...]:
@@ -364,5 +369,7 @@ def _meaning(word: str) -> str:
         "k": "the key vector",
         "v": "the value vector",
         "scale": "the scale of the dot product",
+        "out": "the result of a kernel",
+        "log_sum_exp": "a result of a kernel",
     }
     return f"`{word}` is {meanings.get(word, 'a size')}"

@@ -24,6 +24,8 @@ OPERANDS = ("q", "k", "v")
 # A spec may declare these itself: they matter in few places, and are good names for inputs.
 SHADOWED = frozenset({"g", "n", "t"})
 RESERVED = frozenset({*SIZES, *INDICES, *OPERANDS, "scale"}) - SHADOWED
+# What a kernel writes: no tensor that it reads may have these names.
+RESULTS = frozenset({"out", "log_sum_exp"})
 PAIR_INDICES = frozenset({"b", "h", "g", "i", "j", "row"})
 QUERY_INDICES = frozenset({"b", "h", "g", "i", "row"})
 KEY_INDICES = frozenset({"b", "g", "j"})

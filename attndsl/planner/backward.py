@@ -50,6 +50,7 @@ from attndsl.planner.derivative import adjoints, placed
 from attndsl.planner.floats import ONE, ZERO, filled, minus, negative, over, plus, times
 from attndsl.planner.graph import reads
 from attndsl.planner.plan import (
+    ROW_RESULTS,
     SIZE_OF_INDEX,
     TOKEN_INDICES,
     Attend,
@@ -69,14 +70,15 @@ from attndsl.planner.plan import (
 )
 from attndsl.planner.separate import Side, side_of
 
-OUT, OUT_GRADIENT = Operand("out", Vector(Size("Dv"))), Operand("out_gradient", Vector(Size("Dv")))
+OUT, OUT_GRADIENT = (Operand(name, Vector(Size("Dv"))) for name in ("out", "out.gradient"))
 _ROW = (Index("b"), Index("h"), Index("row"))
 LOG_SUM_EXP = Read("log_sum_exp", _ROW, FLOAT)
-LOG_SUM_EXP_GRADIENT = Read("log_sum_exp_gradient", _ROW, FLOAT)
-DIVISOR = Read("divisor", _ROW, FLOAT)
+LOG_SUM_EXP_GRADIENT = Read("log_sum_exp.gradient", _ROW, FLOAT)
+DIVISOR = Read("weights.sum", _ROW, FLOAT)
 # Nothing in float32 is greater, so that exp(score - this) is 0 whatever the score.
 _GREATEST = 3.0e38
 _NOUGHT: Expression = Literal(0)
+_OF_OUT = Source(OUT_GRADIENT.name, _NOUGHT, Size("Dv"))
 
 
 def differentiate(
@@ -85,8 +87,8 @@ def differentiate(
     """The plan of the backward of `plan`, which `lower` has made.
 
     It reads the forward's tensors, its results `out` and, for softmax, `log_sum_exp`, for weights
-    divided by their sum, `divisor`, and the gradients `out_gradient` and, if asked for,
-    `log_sum_exp_gradient`. `wanted` are the names whose gradients are computed: `q`, `k`, `v` and
+    divided by their sum, `weights.sum`, and the gradients `out.gradient` and, if asked for,
+    `log_sum_exp.gradient`. `wanted` are the names whose gradients are computed: `q`, `k`, `v` and
     inputs of floats; all of them where it is None.
     """
     return _Backward(plan, wanted, log_sum_exp_gradient).plan()
@@ -117,8 +119,8 @@ class _Backward:
             stage.buffer.name: stage for stage in plan.stages if isinstance(stage, Prepare)
         }
         self._scans = {stage.buffer.name: stage for stage in plan.stages if isinstance(stage, Scan)}
-        self._taken = {"out", "out_gradient", "log_sum_exp", "log_sum_exp_gradient", "divisor"}
-        self._taken |= {"q", "k", "v", *self._inputs, *self._prepares, *self._scans}
+        self._taken = {"q", "k", "v", "out", *ROW_RESULTS}
+        self._taken |= {*self._inputs, *self._prepares, *self._scans}
         self._needed = set(differentiable_names(plan) if wanted is None else wanted)
         for name, scan in self._scans.items():
             if self._reads_needed(scan.element):
@@ -168,7 +170,9 @@ class _Backward:
             case _:
                 raise InternalError("no backward for this normaliser")
         if attend.value.name in self._needed:
-            self._add_sum(attend.value, "key", weight, Source("out_gradient", _NOUGHT, Size("Dv")))
+            self._add_sum(
+                attend.value, "key", weight, Source(OUT_GRADIENT.name, _NOUGHT, Size("Dv"))
+            )
         for leaf, adjoint in adjoints(output, of_score, self._is_leaf).items():
             self._add_pair(leaf, adjoint)
 
@@ -284,7 +288,7 @@ class _Backward:
                 part = placed(part, start, algebra.add(start, size), Vector(whole))
             self._tokens.setdefault(name, []).append((token_side, part))
         attend = self._attend
-        dots = (*attend.dots, Dot(Source("out_gradient", _NOUGHT, Size("Dv")), attend.value))
+        dots = (*attend.dots, Dot(_OF_OUT, attend.value))
         if not self._pair_sums and not self._elements:
             return []
         return [

@@ -36,11 +36,11 @@ def execute_backward(
 ) -> dict[str, Array]:
     """The gradients that a backward plan computes, by the names of what they are gradients of.
 
-    `call` is that of the forward. `results` holds `out` and `out_gradient`, float64
+    `call` is that of the forward. `results` holds `out` and `out.gradient`, float64
     `[B, H, Lq, Dv]`, and what else the plan reads of the forward's results: `log_sum_exp`,
-    `log_sum_exp_gradient` and `divisor`, `[B, H, Lq]`.
+    `log_sum_exp.gradient` and `weights.sum`, `[B, H, Lq]`.
     """
-    vectors = {name: results[name] for name in ("out", "out_gradient")}
+    vectors = {name: results[name] for name in ("out", "out.gradient")}
     rows = {name: array for name, array in results.items() if name not in vectors}
     inputs = {**call.base.inputs, **rows}
     call = Call({**call.given, **vectors}, dataclasses.replace(call.base, inputs=inputs))

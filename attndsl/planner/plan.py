@@ -284,8 +284,9 @@ class PairSums:
     stripes: Stripes | None = None
 
 
-ROW_RESULTS = ("log_sum_exp", "divisor", "log_sum_exp_gradient")
-"""What a backward may read of a forward's results beside vectors: float32 `[B, H, Lq]`."""
+ROW_RESULTS = ("log_sum_exp", "weights.sum", "log_sum_exp.gradient")
+"""What a backward may read of a forward's results beside vectors: float32 `[B, H, Lq]`. As nothing
+that a spec declares has a dot in its name, or the names of results, none of these is taken."""
 
 TOKEN_INDICES = {"query": ("b", "h", "row"), "key": ("b", "g", "j"), "key heads": ("b", "h", "j")}
 """The sides that tokens are on, and their indices: keys are also seen by each query head."""

@@ -45,7 +45,7 @@ class ElementTotal:
 
     def __post_init__(self) -> None:
         if self._names.isdisjoint({"h", "g"}):
-            name = f"copies_of_{self.one.buffer.name}"
+            name = f"copies.{self.one.buffer.name}"  # which nothing else can have
             dimensions = (Size("Hkv"), *self.one.buffer.dimensions)
             self.copies = Buffer(name, FLOAT, dimensions)
             self.arrays[name] = Array(name, FLOAT, dimensions)

@@ -30,7 +30,12 @@ _RESERVED = frozenset(
 
 
 def identifier(name: str, number: int) -> str:
-    """The identifier for the spec's `name`; `number` tells apart those that are replaced."""
+    """The identifier for the spec's `name`; `number` tells apart those that are replaced.
+
+    Names with a dot are the planner's own: no name of a spec becomes an identifier that ends so.
+    """
+    if "." in name:
+        return f"{name.replace('.', '_')}_0"
     plain = name.isascii() and _PLAIN.fullmatch(name) is not None
     if plain and name not in _RESERVED and _GENERATED.search(name) is None:
         return name

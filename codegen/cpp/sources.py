@@ -13,9 +13,6 @@ from attndsl.diagnostics import InternalError, error
 from attndsl.expression import OPERANDS, QUERY_OPERANDS, Size
 from attndsl.planner.plan import Source
 
-CALLER = OPERANDS
-"""The tensors of vectors in the call's dtype."""
-
 
 @dataclass(frozen=True)
 class Place:
@@ -97,7 +94,7 @@ class Sources:
 
     def dtype(self, source: Source) -> str:
         """The element type of the tensor that the vectors are read from."""
-        if source.name in CALLER:
+        if source.name in OPERANDS:
             return self.specialization.dtype.value
         array = self.arrays.get(source.name)
         if array is None:
@@ -111,7 +108,7 @@ class Sources:
 
     def _place(self, source: Source, token: str | None, head: str) -> Place:
         name, dtype = source.name, self.dtype(source)
-        if name in CALLER:
+        if name in OPERANDS:
             head = "h" if name in QUERY_OPERANDS else "g"
         else:
             head = "h" if self.is_per_query_head(source) else "g"

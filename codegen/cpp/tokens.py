@@ -10,13 +10,14 @@ from attndsl.codegen.cpp.expressions import Expressions, as_vector
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.reads import DTYPES, Array, Reads
 from attndsl.codegen.cpp.scope import Level, Scope, Text
-from attndsl.codegen.cpp.sources import CALLER, Sources
+from attndsl.codegen.cpp.sources import Sources
 from attndsl.codegen.cpp.vectors import ElementOf, Vectors
 from attndsl.codegen.program import Entry, Specialization
 from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import InternalError
 from attndsl.expression import (
     FLOAT,
+    OPERANDS,
     QUERY_OPERANDS,
     Operand,
     Vector,
@@ -51,7 +52,7 @@ class TokenKernel:
             levels,
             {},
             self.scopes,
-            Vectors({name: _element_of(name) for name in CALLER}),
+            Vectors({name: _element_of(name) for name in OPERANDS}),
         )
         for name in ("B", "H", "Hkv", "threads"):
             self.arguments.size(name)
@@ -72,7 +73,12 @@ class TokenKernel:
 
 
 def _element_of(name: str) -> ElementOf:
-    return lambda index: Text(f"{name}_elements[{index}]", Level.LANE)
+    return lambda index: Text(f"{_elements(name)}[{index}]", Level.LANE)
+
+
+def _elements(name: str) -> str:
+    """What an operand's elements are called."""
+    return f"{name.replace('.', '_')}_elements"
 
 
 def emit_prepare(
@@ -99,10 +105,10 @@ def emit_prepare(
     for name in operands:
         size = specialization.head_dim if name in ("q", "k") else specialization.value_dim
         place = self.sources.token(name, "start", "h" if name in QUERY_OPERANDS else "g")
-        loading.line(f"Floats {name}_elements[{size}];")
+        loading.line(f"Floats {_elements(name)}[{size}];")
         loading.line(
             f"load_columns<{size}>({place.pointer}, {place.stride}, rows, 1.0f, "
-            f"{name}_elements, 1);"
+            f"{_elements(name)}, 1);"
         )
     target = self.sources.buffer(stage.buffer.name, "start", head)
     storing = Writer(comment="//")
