@@ -11,44 +11,26 @@ from contextlib import nullcontext
 from itertools import count
 
 from attndsl.attention import Elementwise, Softmax
-from attndsl.codegen.cpp.arguments import Arguments
 from attndsl.codegen.cpp.bfloat16_products import (
     GatheredProducts,
     PackedProducts,
     has_bfloat16_form,
 )
-from attndsl.codegen.cpp.constants import constant
 from attndsl.codegen.cpp.entry import write_entry
-from attndsl.codegen.cpp.expressions import Expressions
 from attndsl.codegen.cpp.few import FewQueries, has_few_form
 from attndsl.codegen.cpp.kernel import Kernel
-from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.normalizers import ElementwiseRows, Rows, SoftmaxRows
 from attndsl.codegen.cpp.pairs import Pairs
 from attndsl.codegen.cpp.products import FloatProducts, Products, scores
 from attndsl.codegen.cpp.query_factor import fold_factors
-from attndsl.codegen.cpp.reads import Array, Reads
-from attndsl.codegen.cpp.scope import Level, Scope, Text
-from attndsl.codegen.cpp.sources import Sources
-from attndsl.codegen.cpp.stage_places import places_of
-from attndsl.codegen.cpp.vectors import Vectors
+from attndsl.codegen.cpp.reads import Array
+from attndsl.codegen.cpp.scope import Level, Text
+from attndsl.codegen.cpp.tile_frame import TileFrame
 from attndsl.codegen.program import Entry, Specialization, Tile
 from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import InternalError
-from attndsl.expression import DotResult, Expression, Index, ScoreValue
+from attndsl.expression import DotResult, ScoreValue
 from attndsl.planner.plan import Attend, Plan
-
-LEVELS = {
-    "b": Level.UNIFORM,
-    "h": Level.UNIFORM,
-    "g": Level.UNIFORM,
-    "residue": Level.UNIFORM,
-    "i": Level.LANE,
-    "row": Level.LANE,
-    "j": Level.STEP,
-    "i_first": Level.UNIFORM,
-    "i_last": Level.UNIFORM,
-}
 
 
 class AttendKernel:
@@ -66,74 +48,17 @@ class AttendKernel:
         self._stage, self._number = stage, number
         self._specialization = specialization
         self._alone = len(plan.attends) == 1
-        self._arguments = Arguments("AttendArguments")
-        self._residue = None if stage.residue is None else constant(stage.residue, specialization)
-        scattered_keys = stage.grid is not None or stage.stripes is not None
-        self._sources = Sources(
-            self._arguments,
-            specialization,
-            arrays,
-            self._residue,
-            scattered_queries=stage.grid is not None,
-            scattered_keys=scattered_keys,
-        )
-        self._reads = Reads(
-            self._arguments,
-            arrays,
-            stages=True,
-            residue=stage.residue is not None,
-            scattered_keys=scattered_keys,
-        )
-        self._places = places_of(stage, self._arguments, self._residue, tile)
-        self._support: set[str] = set()
-        # What the kernel asks for in any case, in this order.
-        for name in ("B", "H", "Hkv", "Lq", "Lk", "offset", "threads"):
-            self._arguments.size(name)
-        self._scopes = {
-            Level.UNIFORM: Scope("head"),
-            Level.LANE: Scope("row", array=True),
-            Level.STEP: Scope("key"),
-            Level.PAIR: Scope("pair"),
-        }
-        spelled: dict[Expression, Text] = {
-            Index("K"): Text("block", Level.STEP),
-            ScoreValue(): Text("score", Level.PAIR),
-        }
-        spelled |= self._places.spelled
-        self._expressions = Expressions(
-            self._arguments,
-            self._reads,
-            specialization,
-            plan.attention.axes,
-            LEVELS,
-            spelled,
-            self._scopes,
-            Vectors(
-                {
-                    "q": lambda d: Text(
-                        f"scratch.query_vector[({d}) * COLUMNS + column]", Level.LANE
-                    ),
-                    "k": lambda d: Text(f"to_float(key_vector[{d}])", Level.STEP),
-                    "v": lambda d: Text(f"to_float(value_vector[{d}])", Level.STEP),
-                }
-            ),
-        )
-        self._places.expressions = self._expressions
+        frame = self._frame = TileFrame(plan, stage, specialization, arrays, tile)
+        self._arguments, self._sources = frame.arguments, frame.sources
+        self._expressions = frame.expressions
+        self._expressions.spell(ScoreValue(), Text("score", Level.PAIR))
         is_softmax = isinstance(stage.normalizer, Softmax)
         self._factors = fold_factors(stage.score, len(stage.dots), is_softmax=is_softmax)
         self._products = self._products_of(arrays, tile)
         for dot in range(len(stage.dots)):
             self._expressions.spell(DotResult(dot), self._products.spelled(dot))
         self._rows = self._normalizer_rows()
-        self._pairs = Pairs(
-            stage,
-            self._sources,
-            self._reads,
-            self._places,
-            self._expressions,
-            self._factors,
-            self._rows,
-        )
+        self._pairs = Pairs(stage, frame, self._factors, self._rows)
         self._few: FewQueries | None = None
         if has_few_form(stage):
             partials = self._own_buffer("few_partials", arrays)
@@ -149,7 +74,7 @@ class AttendKernel:
         if self._few is not None:
             self._few.write(few)
         write_entry(
-            entry_point, function, self._places, self._products, has_few=self._few is not None
+            entry_point, function, self._frame.places, self._products, has_few=self._few is not None
         )
         w = Writer(comment="//")
         # Each of several kernels has a block of arguments and a tile function of its own.
@@ -162,14 +87,7 @@ class AttendKernel:
                     continue
                 w.blank()
                 w.line(part.text().rstrip())
-        support = (
-            self._support
-            | self._products.support
-            | self._rows.support
-            | self._places.support
-            | self._expressions.used_support
-            | self._sources.used_support
-        )
+        support = self._frame.support | self._products.support | self._rows.support
         buffers = self._products.buffers
         if self._few is not None:
             support |= self._few.support
@@ -212,7 +130,7 @@ class AttendKernel:
             "What one thread works on; rows of COLUMNS vectors hold one number for each query."
         )
         with w.block("struct alignas(64) AttendScratch {", "};"):
-            for member in self._places.members:
+            for member in self._frame.places.members:
                 w.line(member)
             self._products.write_members(w)
             for dot in range(max(1, len(self._stage.dots))):
@@ -220,71 +138,26 @@ class AttendKernel:
             w.line("Floats output[Dv * COLUMNS];")
             for name in self._rows.members:
                 w.line(f"Floats {name}[COLUMNS];")
-            for name, source in self._stage.vectors:
-                if name == "q":
-                    w.line(f"Floats query_vector[{self._sources.size(source)} * COLUMNS];")
-            for staged in self._reads.staged_vectors.values():
-                w.line(f"Floats {staged.member}[{staged.size} * COLUMNS];")
+            self._frame.write_vector_members(w)
             for member in self._pairs.members:
                 w.line(member)
 
     # The tile --------------------------------------------------------------------------------
 
     def _write_tile(self, w: Writer) -> None:
-        # Written from the inside out: what is computed once per tile is known at the end.
-        block, loops, finish, prologue, windows = (Writer(comment="//") for _ in range(5))
-        self._write_absorb(block)
-        self._places.write_windows(windows)
-        self._places.write_blocks(loops)
-        self._write_finish(finish)
-        self._write_rows(prologue, block.text() + finish.text())
-        body = Writer(comment="//")
-        body.lines(*self._scopes[Level.UNIFORM].lines)
-        for part in (prologue, windows, block, loops, finish):
-            if part.text():
-                body.blank()
-                body.line(part.text().rstrip())
-        extent = Writer(comment="//")
-        if uses(body.text(), "g"):
-            extent.line("const int32_t g = h / (H / Hkv);")
-        self._places.write_extent(extent, body.text())
-        self._places.write_functions(w)
-        head = (
-            "static void attend_tile(const AttendArguments &arguments, AttendScratch &scratch, "
-            f"int32_t b, int32_t h, {self._places.parameters}) {{"
+        self._frame.write_tile(
+            w,
+            "attend_tile(const AttendArguments &arguments, AttendScratch &scratch",
+            self._write_absorb,
+            self._write_finish,
+            self._write_rows,
         )
-        with w.block(head, "}"):
-            self._arguments.write_locals(w, extent.text() + body.text())
-            w.line(extent.text().rstrip())
-            w.line(body.text().rstrip())
 
     def _write_rows(self, w: Writer, after: str) -> None:
         """What is computed once per tile: lane values, the query's elements, an empty state."""
-        scope, used = self._scopes[Level.LANE], self._expressions.used_indices
-        lanes = "\n".join([*scope.lines, *scope.arrays])
-        self._places.write_positions(w, used, lanes + after)
-        w.lines(*scope.arrays)
-        loop = Writer(comment="//")
-        self._places.write_lane_positions(loop, used)
-        loop.lines(*scope.lines)
-        if loop.text().strip():
-            with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-                w.line(loop.text().rstrip())
+        self._frame.write_lanes(w, after)
         self._products.write_queries(w)
-        for name, source in self._stage.vectors:
-            if name == "q":
-                place, size = self._sources.query(source), self._sources.size(source)
-                w.line(
-                    f"load_columns<{size}>({place.pointer}, {place.stride}, {self._sources.rows}, "
-                    "1.0f, scratch.query_vector, COLUMNS);"
-                )
-        for staged in self._reads.staged_vectors.values():
-            with w.block(f"for (int d = 0; d < {staged.size}; ++d) {{", "}"):
-                w.line(
-                    "for (int column = 0; column < COLUMNS; ++column) "
-                    f"scratch.{staged.member}[d * COLUMNS + column] = "
-                    f"gather({staged.base} + d * {staged.stride}, {staged.rows.text});"
-                )
+        self._frame.write_vectors(w)
         w.line("for (Floats &element : scratch.output) element = Floats{};")
         self._rows.write_start(w)
 
@@ -292,9 +165,9 @@ class AttendKernel:
 
     def _write_absorb(self, w: Writer) -> None:
         w.comment("One block of keys. In a partial one the mask says which pairs count.")
-        with w.block(f"const auto absorb = [&]({self._places.absorb}) {{", "};"):
+        with w.block(f"const auto absorb = [&]({self._frame.places.absorb}) {{", "};"):
             w.line("[[maybe_unused]] constexpr bool partial = decltype(kind)::partial;")
-            self._places.write_block_start(w)
+            self._frame.places.write_block_start(w)
             before, after = Writer(comment="//"), Writer(comment="//")
             self._pairs.write(before, after)
             w.lines(*before.text().splitlines())
@@ -317,7 +190,7 @@ class AttendKernel:
             base += f" + {self._sources.query_token} * {strides[2]}"
         w.line(
             f"store_columns<Dv>(scratch.output, {self._rows.final_factor}, {base}, "
-            f"{self._step}{strides[2]}, {self._sources.rows}, COLUMNS);"
+            f"{self._frame.step}{strides[2]}, {self._sources.rows}, COLUMNS);"
         )
 
     def _statistics(self) -> str | None:
@@ -329,15 +202,10 @@ class AttendKernel:
             return None
         pointer = self._arguments.tensor(name, "fp32", written=True)
         strides = [self._arguments.stride(name, axis) for axis in range(3)]
-        row = f"({self._sources.query_token} + {self._step}lane)"
+        row = f"({self._sources.query_token} + {self._frame.step}lane)"
         if self._sources.scattered_queries:
             row = "queries.rows[lane]"
         return f"{pointer}[b * {strides[0]} + h * {strides[1]} + {row} * {strides[2]}]"
-
-    @property
-    def _step(self) -> str:
-        """From one row of the problem to the next, as a factor."""
-        return "" if self._residue is None else f"{self._residue} * "
 
 
 def _numbered(stem: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from attndsl.codegen.cpp.products import (
     reads_callers,
     scores,
     write_either,
+    write_guarded,
 )
 from attndsl.codegen.cpp.query_factor import QueryFactors
 from attndsl.codegen.cpp.scope import Level, Text
@@ -113,16 +114,14 @@ class Bfloat16Products:
         if self.stage.mask == TRUE:
             w.line(accumulate)
             return
-        w.comment("A hidden value that is not finite must not reach the sum.")
-        w.line(f"if (partial && !{values.finite})")
-        with w.indented():
-            w.line(
-                f"accumulate_guarded<{size}>({operands}, keys, seen, scratch.scores, {factor}, "
-                "scratch.output);"
-            )
-        with w.block("else {", "}"):
-            seen = f"accumulate_seen<{size}>({turned}, seen, {sums});"
-            write_either(w, accumulate, seen)
+        plain = f"keys, seen, scratch.scores, {factor}, scratch.output"
+        write_guarded(
+            w,
+            values.finite,
+            f"accumulate_guarded<{size}>({operands}, {plain});",
+            accumulate,
+            f"accumulate_seen<{size}>({turned}, seen, {sums});",
+        )
 
     def _factor(self, factor: Expression) -> str:
         return self.expressions.text(factor, Level.UNIFORM).inside(13)

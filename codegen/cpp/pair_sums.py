@@ -10,23 +10,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
 
-from attndsl.codegen.cpp.arguments import Arguments
-from attndsl.codegen.cpp.attend import LEVELS
-from attndsl.codegen.cpp.constants import constant
 from attndsl.codegen.cpp.element_sums import ElementTotal
-from attndsl.codegen.cpp.expressions import Expressions, as_mask, as_vector
+from attndsl.codegen.cpp.expressions import as_mask, as_vector
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.layout import uses
-from attndsl.codegen.cpp.products import LOG2_E, query, scores
-from attndsl.codegen.cpp.reads import DTYPES, Array, Reads
+from attndsl.codegen.cpp.products import LOG2_E, query, scores, write_guarded
+from attndsl.codegen.cpp.reads import DTYPES, Array
 from attndsl.codegen.cpp.scope import Level, Scope, Text
-from attndsl.codegen.cpp.sources import Sources
-from attndsl.codegen.cpp.stage_places import places_of
 from attndsl.codegen.cpp.stored_products import store_products
-from attndsl.codegen.cpp.vectors import Vectors
+from attndsl.codegen.cpp.tile_frame import TileFrame
 from attndsl.codegen.program import Entry, Specialization, Tile
 from attndsl.codegen.writer import Writer
-from attndsl.expression import FLOAT, TRUE, DotResult, Expression, Index, Scalar, Size
+from attndsl.expression import FLOAT, TRUE, DotResult, Expression, Scalar, Size
 from attndsl.planner.plan import PairSum, PairSums, Plan, Source
 
 
@@ -43,54 +38,9 @@ class PairSumsKernel:
         tile: Tile,
     ):
         self._stage, self._number = stage, number
-        self._arguments = Arguments("AttendArguments")
-        self._residue = None if stage.residue is None else constant(stage.residue, specialization)
-        scattered_keys = stage.grid is not None or stage.stripes is not None
-        self._sources = Sources(
-            self._arguments,
-            specialization,
-            arrays,
-            self._residue,
-            scattered_queries=stage.grid is not None,
-            scattered_keys=scattered_keys,
-        )
-        self._reads = Reads(
-            self._arguments,
-            arrays,
-            stages=True,
-            residue=stage.residue is not None,
-            scattered_keys=scattered_keys,
-        )
-        self._places = places_of(stage, self._arguments, self._residue, tile)
-        for name in ("B", "H", "Hkv", "Lq", "Lk", "offset", "threads"):
-            self._arguments.size(name)
-        self._scopes = {
-            Level.UNIFORM: Scope("head"),
-            Level.LANE: Scope("row", array=True),
-            Level.STEP: Scope("key"),
-            Level.PAIR: Scope("pair"),
-        }
-        spelled: dict[Expression, Text] = {Index("K"): Text("block", Level.STEP)}
-        spelled |= self._places.spelled
-        self._expressions = Expressions(
-            self._arguments,
-            self._reads,
-            specialization,
-            plan.attention.axes,
-            LEVELS,
-            spelled,
-            self._scopes,
-            Vectors(
-                {
-                    "q": lambda d: Text(
-                        f"scratch.query_vector[({d}) * COLUMNS + column]", Level.LANE
-                    ),
-                    "k": lambda d: Text(f"to_float(key_vector[{d}])", Level.STEP),
-                    "v": lambda d: Text(f"to_float(value_vector[{d}])", Level.STEP),
-                }
-            ),
-        )
-        self._places.expressions = self._expressions
+        frame = self._frame = TileFrame(plan, stage, specialization, arrays, tile)
+        self._arguments, self._sources = frame.arguments, frame.sources
+        self._expressions = frame.expressions
         # Each value once; the first ones take the place of the scores that they are made of.
         values = [value for one in stage.sums for value, _ in one.terms]
         values += [one.value for one in stage.elements]
@@ -122,11 +72,9 @@ class PairSumsKernel:
             for part in (tile, entry_point):
                 w.blank()
                 w.line(part.text().rstrip())
-        support = self._support | self._places.support | self._expressions.used_support
         entry = Entry(self._number, function, self._arguments.collected)
         copies = tuple(one.copies for one in self._elements if one.copies is not None)
-        used = frozenset(support | self._sources.used_support)
-        return Kernel(w.text(), entry, used, copies)
+        return Kernel(w.text(), entry, frozenset(self._frame.support | self._support), copies)
 
     # The scratch block -----------------------------------------------------------------------
 
@@ -135,7 +83,7 @@ class PairSumsKernel:
             "What one thread works on; rows of COLUMNS vectors hold one number for each query."
         )
         with w.block("struct alignas(64) SumsScratch {", "};"):
-            for member in self._places.members:
+            for member in self._frame.places.members:
                 w.line(member)
             for dot, product in enumerate(self._stored.dots):
                 w.line(f"Floats {query(dot)}[{self._sources.size(product.query)} * COLUMNS];")
@@ -151,13 +99,9 @@ class PairSumsKernel:
                 if self._is_copied(source):
                     size = self._sources.size(source)
                     w.line(f"alignas(64) float {member}[BLOCK_N * {size}];")
-            for name, source in self._stage.vectors:
-                if name == "q":
-                    w.line(f"Floats query_vector[{self._sources.size(source)} * COLUMNS];")
-            for staged in self._reads.staged_vectors.values():
-                w.line(f"Floats {staged.member}[{staged.size} * COLUMNS];")
-            for tile in self._reads.pair_tiles.values():
-                w.line(f"{tile.kind} {tile.member}[BLOCK_N * COLUMNS];")
+            self._frame.write_vector_members(w)
+            for tile in self._frame.reads.pair_tiles.values():
+                w.line(tile.declaration)
             for total in self._elements:
                 total.write_members(w)
 
@@ -201,50 +145,22 @@ class PairSumsKernel:
     # The tile --------------------------------------------------------------------------------
 
     def _write_tile(self, w: Writer) -> None:
-        # Written from the inside out: what is computed once per tile is known at the end.
-        block, loops, finish, prologue, windows = (Writer(comment="//") for _ in range(5))
-        self._write_absorb(block)
-        self._places.write_windows(windows)
-        self._places.write_blocks(loops)
-        self._write_finish(finish)
-        self._write_rows(prologue, block.text() + finish.text())
-        body = Writer(comment="//")
-        body.lines(*self._scopes[Level.UNIFORM].lines)
-        for part in (prologue, windows, block, loops, finish):
-            if part.text():
-                body.blank()
-                body.line(part.text().rstrip())
-        extent = Writer(comment="//")
-        self._places.write_extent(extent, body.text())
-        self._places.write_functions(w)
-        head = (
-            "static void sum_tile(const AttendArguments &arguments, SumsScratch &scratch, "
-            f"int32_t b, int32_t h, [[maybe_unused]] int32_t g, {self._places.parameters}) {{"
+        self._frame.write_tile(
+            w,
+            "sum_tile(const AttendArguments &arguments, SumsScratch &scratch",
+            self._write_absorb,
+            self._write_finish,
+            self._write_rows,
         )
-        with w.block(head, "}"):
-            self._arguments.write_locals(w, extent.text() + body.text())
-            w.line(extent.text().rstrip())
-            w.line(body.text().rstrip())
 
     def _write_rows(self, w: Writer, after: str) -> None:
         """What is computed once per tile: lane values, the queries' vectors, sums of nothing."""
-        scope, used = self._scopes[Level.LANE], self._expressions.used_indices
-        lanes = "\n".join([*scope.lines, *scope.arrays])
-        self._places.write_positions(w, used, lanes + after)
-        w.lines(*scope.arrays)
-        scattered = self._sources.scattered_queries
-        if scattered:
-            w.line("const Ints *const exists = lanes_of(queries.exists);")
+        if self._sources.scattered_queries:
+            exists = "const Ints *const exists = lanes_of(queries.exists);"
+            self._frame.write_lanes(w, after, [exists])
         else:
-            w.line("Ints exists[COLUMNS];")
-        loop = Writer(comment="//")
-        self._places.write_lane_positions(loop, used)
-        loop.lines(*scope.lines)
-        if not scattered:
-            loop.line("exists[column] = lane_numbers() + column * LANES < rows;")
-        if loop.text().strip():
-            with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
-                w.line(loop.text().rstrip())
+            filled = "exists[column] = lane_numbers() + column * LANES < rows;"
+            self._frame.write_lanes(w, after, ["Ints exists[COLUMNS];"], [filled])
         for dot, product in enumerate(self._stored.dots):
             place, size = self._sources.query(product.query), self._sources.size(product.query)
             w.line(
@@ -262,20 +178,7 @@ class PairSumsKernel:
                     f"const bool {member}_finite = "
                     f"all_finite<{size}>(scratch.{member}, padded({size}), rows);"
                 )
-        for name, source in self._stage.vectors:
-            if name == "q":
-                place, size = self._sources.query(source), self._sources.size(source)
-                w.line(
-                    f"load_columns<{size}>({place.pointer}, {place.stride}, {self._sources.rows}, "
-                    "1.0f, scratch.query_vector, COLUMNS);"
-                )
-        for staged in self._reads.staged_vectors.values():
-            with w.block(f"for (int d = 0; d < {staged.size}; ++d) {{", "}"):
-                w.line(
-                    "for (int column = 0; column < COLUMNS; ++column) "
-                    f"scratch.{staged.member}[d * COLUMNS + column] = "
-                    f"gather({staged.base} + d * {staged.stride}, {staged.rows.text});"
-                )
+        self._frame.write_vectors(w)
         for number, one in enumerate(self._stage.sums):
             if one.side == "query":
                 w.line(f"for (Floats &element : scratch.{_total(number)}) element = Floats{{}};")
@@ -289,9 +192,9 @@ class PairSumsKernel:
 
     def _write_absorb(self, w: Writer) -> None:
         w.comment("One block of keys. In a partial one the mask says which pairs count.")
-        with w.block(f"const auto absorb = [&]({self._places.absorb}) {{", "};"):
+        with w.block(f"const auto absorb = [&]({self._frame.places.absorb}) {{", "};"):
             w.line("[[maybe_unused]] constexpr bool partial = decltype(kind)::partial;")
-            self._places.write_block_start(w)
+            self._frame.places.write_block_start(w)
             w.line("[[maybe_unused]] constexpr Seen seen{};")
             places = {
                 source: self._write_keys(w, source, member)
@@ -306,12 +209,8 @@ class PairSumsKernel:
                 )
             pairs = Writer(comment="//")
             self._write_values(pairs)
-            for tile in self._reads.pair_tiles.values():
-                w.line(
-                    f"load_pairs({tile.base} + first_key * {tile.stride}, "
-                    f"{tile.rows.text.removesuffix('[column]')}, {tile.stride}, keys, "
-                    f"scratch.{tile.member});"
-                )
+            for tile in self._frame.reads.pair_tiles.values():
+                w.line(tile.load)
             w.line(pairs.text().rstrip())
             for number, one in enumerate(self._stage.sums):
                 for value, source in one.terms:
@@ -344,7 +243,7 @@ class PairSumsKernel:
 
     def _write_values(self, w: Writer) -> None:
         """The values of all pairs of the block, 0 where they are hidden, and their plain sums."""
-        expressions, pairs = self._expressions, self._scopes[Level.PAIR]
+        expressions, pairs = self._expressions, self._frame.scopes[Level.PAIR]
         stored = self._stored.values
         expressions.count(stored.values())
         # What is a float and summed up is stored too.
@@ -354,15 +253,14 @@ class PairSumsKernel:
         of_keys = self._write_totals(totals)
         lines = list(pairs.lines)
         hides = Scope("visible", names=dict(pairs.names))
-        self._scopes[Level.PAIR] = hides
+        self._frame.scopes[Level.PAIR] = hides
         expressions.count([self._stage.mask])
         mask = self._stage.mask
         visible = None if mask == TRUE else as_mask(expressions.text(mask))
-        self._scopes[Level.PAIR] = pairs
+        self._frame.scopes[Level.PAIR] = pairs
         with w.block("for (int key = 0; key < keys; ++key) {", "}"):
             body = Writer(comment="//")
-            self._write_pair_vectors(body)
-            body.lines(*self._scopes[Level.STEP].lines)
+            body.lines(*self._frame.scopes[Level.STEP].lines)
             for number, width in of_keys.items():
                 body.line(f"Floats of_key_{number}[{width}]{{}};")
             body.line("UNROLL")
@@ -396,8 +294,7 @@ class PairSumsKernel:
                         f"{pointer}[{self._key} * {stride} + d] += "
                         f"sum_of_lanes(of_key_{number}[d]);"
                     )
-            self._places.write_key(w, expressions.used_indices, body.text())
-            w.line(body.text().rstrip())
+            self._frame.write_key(w, body.text())
 
     def _write_totals(self, w: Writer) -> dict[int, int]:
         """What is added up pair by pair, inside the loop over columns; the sums of keys among them,
@@ -431,15 +328,8 @@ class PairSumsKernel:
         for total in self._elements:
             summed: Expression = total.one.value
             name = f"value_{self._values[summed]}" if summed in self._values else None
-            total.write_cell(w, expressions, self._reads, self._stored.values[summed], name)
+            total.write_cell(w, expressions, self._frame.reads, self._stored.values[summed], name)
         return of_keys
-
-    def _write_pair_vectors(self, w: Writer) -> None:
-        for name, source in self._stage.vectors:
-            if name != "q":
-                place = self._sources.key(source)
-                spelled = "key_vector" if name == "k" else "value_vector"
-                w.line(f"const {place.element} *{spelled} = {self._sources.key_vector(source)};")
 
     def _write_query_sum(
         self, w: Writer, number: int, cells: str, source: Source, place: tuple[str, str]
@@ -452,12 +342,8 @@ class PairSumsKernel:
         if self._stage.mask == TRUE:
             w.line(whole)
             return
-        w.line(f"if (partial && !all_finite<{size}>({pointer}, {stride}, keys))")
-        with w.indented():
-            w.line(f"accumulate_guarded{rows}, seen, {sums});")
-        w.line("else")
-        with w.indented():
-            w.line(whole)
+        finite = f"all_finite{rows})"
+        write_guarded(w, finite, f"accumulate_guarded{rows}, seen, {sums});", whole, None)
 
     def _write_key_sum(self, w: Writer, one: PairSum, cells: str, source: Source) -> None:
         member, size = self._rows()[source], self._sources.size(source)
@@ -469,20 +355,15 @@ class PairSumsKernel:
         if self._stage.mask == TRUE:
             w.line(f"add_keys{arguments}")
             return
-        w.line(f"if (partial && !{member}_finite)")
-        with w.indented():
-            w.line(f"add_keys_guarded{arguments}")
-        w.line("else")
-        with w.indented():
-            w.line(f"add_keys{arguments}")
+        guarded = f"add_keys_guarded{arguments}"
+        write_guarded(w, f"{member}_finite", guarded, f"add_keys{arguments}", None)
 
     def _key_target(self, one: PairSum) -> tuple[str, str]:
         """The sum of the block's first key, and the step from key to key."""
         head = "g" if one.buffer.dimensions[1] == Size("Hkv") else "h"
         token = None if self._sources.scattered_keys else self._sources.key_token
         place = self._sources.buffer(one.buffer.name, token, head)
-        step = "" if self._residue is None else f"{self._residue} * "
-        return f"({place.pointer})", f"{step}{place.stride}"
+        return f"({place.pointer})", f"{self._frame.step}{place.stride}"
 
     @property
     def _key(self) -> str:
@@ -492,18 +373,18 @@ class PairSumsKernel:
     # The end of a tile -----------------------------------------------------------------------
 
     def _write_finish(self, w: Writer) -> None:
-        step = "" if self._residue is None else f"{self._residue} * "
         for number, one in enumerate(self._stage.sums):
             if one.side != "query":
                 continue
             token = None if self._sources.scattered_queries else self._sources.query_token
             place = self._sources.buffer(one.buffer.name, token, "h")
+            stride = f"{self._frame.step}{place.stride}"
             w.line(
                 f"store_columns<{self._width(one)}>(scratch.{_total(number)}, ones, "
-                f"{place.pointer}, {step}{place.stride}, {self._sources.rows}, COLUMNS);"
+                f"{place.pointer}, {stride}, {self._sources.rows}, COLUMNS);"
             )
         for total in self._elements:
-            total.write_finish(w, self._expressions, self._reads)
+            total.write_finish(w, self._expressions, self._frame.reads)
 
     def _write_entry(self, w: Writer, name: str) -> None:
         counts = [self._expressions.text(one.count, Level.UNIFORM).text for one in self._elements]
@@ -517,10 +398,10 @@ class PairSumsKernel:
     def _write_tasks(self, w: Writer, counts: list[str]) -> None:
         """A task is one head of keys, its tiles in order. Batches that share an element of an input
         are one task too, and so are classes of positions."""
-        modulus = 1 if self._residue is None else self._residue
+        modulus = 1 if self._frame.residue is None else self._frame.residue
         shares_batch = any(one.is_shared_by_batches for one in self._elements)
         self._write_zeros(w, counts)
-        self._places.write_tiles(w)
+        self._frame.places.write_tiles(w)
         w.line("const int32_t group = H / Hkv;")
         batches = "1" if shares_batch else "B"
         w.line("const int64_t pairs = static_cast<int64_t>(B) * H * Lq * Lk;")
@@ -537,7 +418,7 @@ class PairSumsKernel:
                 loops.append("for (int32_t b = 0; b < B; ++b)")
             else:
                 w.line(f"const int32_t b = static_cast<int32_t>(task / {classes} / Hkv);")
-            if self._residue is not None:
+            if self._frame.residue is not None:
                 if classes == 1:
                     loops.append(f"for (int32_t residue = 0; residue < {modulus}; ++residue)")
                 else:
@@ -548,7 +429,7 @@ class PairSumsKernel:
                 for loop in loops:
                     w.line(loop)
                     nested.enter_context(w.indented())
-                w.line(f"sum_tile(arguments, scratch, b, h, g, {self._places.passed});")
+                w.line(f"sum_tile(arguments, scratch, b, h, {self._frame.places.passed});")
         for one, count in zip(self._elements, counts, strict=True):
             one.write_merge(w, self._arguments, count)
 

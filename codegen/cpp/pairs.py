@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from attndsl.codegen.cpp.expressions import Expressions, as_mask, as_vector
 from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.normalizers import WEIGH, Rows
-from attndsl.codegen.cpp.places import Places
 from attndsl.codegen.cpp.products import scores
 from attndsl.codegen.cpp.query_factor import QueryFactors
-from attndsl.codegen.cpp.reads import PairTile, Reads
+from attndsl.codegen.cpp.reads import Reads
 from attndsl.codegen.cpp.scope import Level, Scope
-from attndsl.codegen.cpp.sources import Sources
+from attndsl.codegen.cpp.tile_frame import TileFrame
 from attndsl.codegen.writer import Writer
 from attndsl.expression import FLOAT, TRUE
 from attndsl.planner.plan import Attend
@@ -30,19 +29,24 @@ class Pairs:
     """The loops over the pairs of a block."""
 
     stage: Attend
-    sources: Sources
-    reads: Reads
-    places: Places
-    expressions: Expressions
+    frame: TileFrame
     factors: QueryFactors
     rows: Rows
+
+    @property
+    def reads(self) -> Reads:
+        return self.frame.reads
+
+    @property
+    def expressions(self) -> Expressions:
+        return self.frame.expressions
 
     @property
     def members(self) -> tuple[str, ...]:
         """Members of the scratch block."""
         tiles = self.reads.pair_tiles.values()
         seen = ("Bits visible[BLOCK_N * COLUMNS];",) if self.stage.mask != TRUE else ()
-        return (*seen, *(f"{tile.kind} {tile.member}[BLOCK_N * COLUMNS];" for tile in tiles))
+        return (*seen, *(tile.declaration for tile in tiles))
 
     def write(self, before: Writer, after: Writer) -> None:
         """What stands before the products of a block, and what follows them."""
@@ -53,20 +57,20 @@ class Pairs:
         self._write_scores(pairs)
         shared = [tile for tile in for_mask if uses(pairs.text(), f"scratch.{tile.member}")]
         for tile in shared:
-            _write_load(before, tile)
+            before.line(tile.load)
         before.line("[[maybe_unused]] Seen seen{};")
         if self.stage.mask != TRUE:
             before.comment("A block that no query sees is passed over.")
             with before.block("if constexpr (partial) {", "}"):
                 for tile in for_mask:
                     if tile not in shared:
-                        _write_load(before, tile)
+                        before.line(tile.load)
                 before.line(mask.text().rstrip())
                 before.line("seen = seen_in_block(scratch.visible, keys);")
                 before.line("if (seen.none) return;")
         for tile in self.reads.pair_tiles.values():
             if tile not in for_mask:
-                _write_load(after, tile)
+                after.line(tile.load)
         after.line(pairs.text().rstrip())
 
     def _write_visible(self, w: Writer) -> None:
@@ -85,7 +89,7 @@ class Pairs:
             with loop.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
                 loop.lines(*pair_lines)
                 loop.line(f"{_VISIBLE} = bits_of({visible.text});")
-            self._write_key(w, loop.text())
+            self.frame.write_key(w, loop.text())
         expressions.scopes.update(kept)
 
     def _write_scores(self, w: Writer) -> None:
@@ -123,7 +127,7 @@ class Pairs:
                 if not as_stored:
                     loop.line("cell = score;")
                 self.rows.write_cell(loop)
-            self._write_key(w, loop.text())
+            self.frame.write_key(w, loop.text())
 
     def _write_weights(self, w: Writer, lines: list[str], weight: str) -> None:
         """Weights that are known on the spot."""
@@ -138,25 +142,7 @@ class Pairs:
                     self._write_hiding(body, "weight")
             self.rows.write_cell(body)
             body.line("return weight;")
-            self._write_key(w, body.text())
+            self.frame.write_key(w, body.text())
 
     def _write_hiding(self, w: Writer, result: str) -> None:
         w.line(f"{result} = select({_VISIBLE}, {result}, floats({self.rows.hidden}));")
-
-    def _write_key(self, w: Writer, loop: str) -> None:
-        """What `loop` refers to of key `key`, and the loop's body."""
-        self.places.write_key(w, self.expressions.used_indices, loop)
-        for name, source in self.stage.vectors:
-            spelled = "key_vector" if name == "k" else "value_vector"
-            if name != "q" and uses(loop, spelled):
-                place, vector = self.sources.key(source), self.sources.key_vector(source)
-                w.line(f"const {place.element} *{spelled} = {vector};")
-        w.line(loop.rstrip())
-
-
-def _write_load(w: Writer, tile: PairTile) -> None:
-    w.line(
-        f"load_pairs({tile.base} + first_key * {tile.stride}, "
-        f"{tile.rows.text.removesuffix('[column]')}, {tile.stride}, keys, "
-        f"scratch.{tile.member});"
-    )

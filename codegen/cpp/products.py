@@ -143,13 +143,13 @@ class FloatProducts:
         if self.stage.mask == TRUE:
             w.line(accumulate)
             return
-        w.comment("A hidden value that is not finite must not reach the sum.")
-        w.line(f"if (partial && !all_finite<{size}>({pointer}, {stride}, keys))")
-        with w.indented():
-            w.line(f"accumulate_guarded<{size}>({pointer}, {stride}, keys, seen, {sums});")
-        with w.block("else {", "}"):
-            seen = f"accumulate_seen<{size}>({pointer}, {stride}, seen, {sums});"
-            write_either(w, accumulate, seen)
+        write_guarded(
+            w,
+            f"all_finite<{size}>({pointer}, {stride}, keys)",
+            f"accumulate_guarded<{size}>({pointer}, {stride}, keys, seen, {sums});",
+            accumulate,
+            f"accumulate_seen<{size}>({pointer}, {stride}, seen, {sums});",
+        )
 
     def write_before_tiles(self, w: Writer) -> None:
         pass
@@ -179,6 +179,16 @@ class FloatProducts:
         self.sources.converted(size)
         w.line(f"convert_tile<{size}>({pointer}, {place.stride}, keys, scratch.converted);")
         return "scratch.converted", str(size)
+
+
+def write_guarded(w: Writer, finite: str, guarded: str, whole: str, seen: str | None) -> None:
+    """A sum that a mask hides parts of; `guarded` where what is summed up is not all finite."""
+    w.comment("A hidden value that is not finite must not reach the sum.")
+    w.line(f"if (partial && !{finite})")
+    with w.indented():
+        w.line(guarded)
+    with w.block("else {", "}"):
+        write_either(w, whole, seen)
 
 
 def write_either(w: Writer, whole: str, seen: str | None) -> None:

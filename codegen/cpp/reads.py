@@ -45,6 +45,20 @@ class PairTile:
     rows: Text
     stride: str
 
+    @property
+    def declaration(self) -> str:
+        """The member of the scratch block."""
+        return f"{self.kind} {self.member}[BLOCK_N * COLUMNS];"
+
+    @property
+    def load(self) -> str:
+        """Fills it for the block of keys at hand."""
+        rows = self.rows.text.removesuffix("[column]")
+        return (
+            f"load_pairs({self.base} + first_key * {self.stride}, {rows}, {self.stride}, keys, "
+            f"scratch.{self.member});"
+        )
+
 
 @dataclass(frozen=True)
 class StagedVector:
