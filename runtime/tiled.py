@@ -7,7 +7,7 @@ larger than a tile of the score matrix for every head. Accumulates in float32.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -159,6 +159,38 @@ class Call:
         picked = array[batches[:, None, None], heads[:, None], tokens, start : start + size]
         return picked.float()
 
+    def queries(self, stage: PairStage, visit: Visit) -> list[Tensor]:
+        """The query side of every matrix product, for a tile."""
+        rows = self.tensor(visit.queries.numbers)
+        return [self.vectors(dot.query, visit, rows) for dot in stage.dots]
+
+    def pairs(
+        self, stage: PairStage, visit: Visit, block: Block, queries: Sequence[Tensor]
+    ) -> tuple[Environment, Tensor]:
+        """What expressions over the pairs of one block read, and which pairs are visible:
+        `[batches, heads, rows, keys]`."""
+        rows = self.tensor(visit.queries.numbers)
+        keys = self.tensor(visit.problem.key_tokens(block.box).numbers)
+        environment = dataclasses.replace(
+            self.base,
+            indices=self.tensors(pair_indices(visit, block, self.base.sizes)),
+            sizes={**self.base.sizes, **visit.problem.local_sizes},
+            dots={
+                number: query @ self.vectors(dot.key, visit, keys).transpose(-1, -2)
+                for number, (dot, query) in enumerate(zip(stage.dots, queries, strict=True))
+            },
+            operands={
+                name: self.vectors(source, visit, rows)[:, :, :, None]
+                if name == "q"
+                else self.vectors(source, visit, keys)[:, :, None]
+                for name, source in stage.vectors
+            },
+        )
+        shape = visit.batches.size, visit.heads.size, rows.numel(), keys.numel()
+        if block.kind == Kind.PARTIAL:
+            return environment, evaluate(stage.mask, environment).expand(shape)
+        return environment, torch.ones(shape, dtype=torch.bool, device=self.base.device)
+
     def tensor(self, array: numpy_evaluate.Array) -> Tensor:
         return torch.as_tensor(array, dtype=torch.int64, device=self.base.device)
 
@@ -190,7 +222,7 @@ class _Tile:
         batches, heads = call.tensor(visit.batches), call.tensor(visit.heads)
         self.place = batches[:, None, None], heads[:, None], self._rows
         self._shape = (visit.batches.size, visit.heads.size, self._rows.numel())
-        self._queries = [self._vectors(dot.query, self._rows) for dot in stage.dots]
+        self._queries = call.queries(stage, visit)
 
     def run(self) -> tuple[Tensor, Tensor]:
         """Output `[batches, heads, rows, Dv]` and log-sum-exp (zeros where there is none)."""
@@ -249,36 +281,12 @@ class _Tile:
     def _zeros(self, *more: int) -> Tensor:
         return torch.zeros((*self._shape, *more), device=self._call.base.device)
 
-    def _vectors(self, source: Source, tokens: Tensor) -> Tensor:
-        return self._call.vectors(source, self._visit, tokens)
-
     def _block(self, block: Block) -> tuple[Tensor, Tensor, Tensor, Environment]:
         """Scores, visibility and values of one block, and the environment of its pairs."""
-        indices = pair_indices(self._visit, block, self._call.base.sizes)
+        pairs, visible = self._call.pairs(self._stage, self._visit, block, self._queries)
+        score = evaluate(self._stage.score, pairs).expand(visible.shape)
         keys = self._call.tensor(self._visit.problem.key_tokens(block.box).numbers)
-        pairs = dataclasses.replace(
-            self._environment,
-            indices=self._call.tensors(indices),
-            dots={
-                number: query @ self._vectors(dot.key, keys).transpose(-1, -2)
-                for number, (dot, query) in enumerate(
-                    zip(self._stage.dots, self._queries, strict=True)
-                )
-            },
-            operands={
-                name: self._vectors(source, self._rows)[:, :, :, None]
-                if name == "q"
-                else self._vectors(source, keys)[:, :, None]
-                for name, source in self._stage.vectors
-            },
-        )
-        shape = (*self._shape, keys.numel())
-        score = evaluate(self._stage.score, pairs).expand(shape)
-        if block.kind == Kind.PARTIAL:
-            visible = evaluate(self._stage.mask, pairs).expand(shape)
-        else:
-            visible = torch.ones(shape, dtype=torch.bool, device=self._call.base.device)
-        return score, visible, self._vectors(self._stage.value, keys), pairs
+        return score, visible, self._call.vectors(self._stage.value, self._visit, keys), pairs
 
     def _per_row(self, expression: Expression) -> Tensor:
         """A float or vector that does not vary with `j`, for every row."""

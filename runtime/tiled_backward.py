@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,9 +10,9 @@ from torch import Tensor
 from attndsl.diagnostics import InternalError
 from attndsl.expression import Call as Function
 from attndsl.expression import Expression, Size
-from attndsl.planner.block_map import Kind
 from attndsl.planner.lists import Block
 from attndsl.planner.plan import (
+    Attend,
     ElementSum,
     Fold,
     FoldTerm,
@@ -22,11 +21,10 @@ from attndsl.planner.plan import (
     Plan,
     Prepare,
     Scan,
-    Source,
     token_grid,
     written_buffers,
 )
-from attndsl.planner.visits import Visit, pair_indices
+from attndsl.planner.visits import Visit
 from attndsl.runtime.tiled import BLOCK_M, BLOCK_N, Call, combine
 from attndsl.runtime.torch_evaluate import Environment, evaluate
 
@@ -44,21 +42,15 @@ def run(
             case PairSums():
                 for name, array in _PairSums(call, stage).run(block_m, block_n).items():
                     call = call.with_buffer(name, array)
-            case _:
-                call = call.with_buffer(*run_token_stage(call, stage, backward))
+            case Prepare():
+                call = call.with_buffer(stage.buffer.name, call.prepare(stage))
+            case Scan():
+                call = call.with_buffer(stage.buffer.name, call.scan(stage))
+            case Fold():
+                call = call.with_buffer(stage.buffer.name, fold(call, stage, backward))
+            case Attend():
+                raise InternalError("a backward attends to nothing")
     return {name: call.base.inputs[buffer] for name, buffer in backward.gradients}
-
-
-def run_token_stage(call: Call, stage: object, backward: Plan) -> tuple[str, Tensor]:
-    """A stage over tokens: the name of its buffer, and what it writes there."""
-    match stage:
-        case Prepare():
-            return stage.buffer.name, call.prepare(stage)
-        case Scan():
-            return stage.buffer.name, call.scan(stage)
-        case Fold():
-            return stage.buffer.name, fold(call, stage, backward)
-    raise InternalError("no stage over tokens")
 
 
 def fold(call: Call, stage: Fold, backward: Plan) -> Tensor:
@@ -112,37 +104,17 @@ class _PairSums:
 
     def run(self, block_m: int, block_n: int) -> dict[str, Tensor]:
         for visit in self._call.visits(self._stage, block_m, block_n):
+            queries = self._call.queries(self._stage, visit)
             for block in visit.blocks:
-                self._block(visit, block)
+                self._block(visit, block, queries)
         return self._arrays
 
-    def _block(self, visit: Visit, block: Block) -> None:
+    def _block(self, visit: Visit, block: Block, queries: Sequence[Tensor]) -> None:
         stage, call = self._stage, self._call
         rows = call.tensor(visit.queries.numbers)
         keys = call.tensor(visit.problem.key_tokens(block.box).numbers)
-
-        def vectors(source: Source, tokens: Tensor) -> Tensor:
-            return call.vectors(source, visit, tokens)
-
-        pairs = dataclasses.replace(
-            call.base,
-            indices=call.tensors(pair_indices(visit, block, call.base.sizes)),
-            sizes={**call.base.sizes, **visit.problem.local_sizes},
-            dots={
-                number: vectors(dot.query, rows) @ vectors(dot.key, keys).transpose(-1, -2)
-                for number, dot in enumerate(stage.dots)
-            },
-            operands={
-                name: vectors(source, rows)[:, :, :, None]
-                if name == "q"
-                else vectors(source, keys)[:, :, None]
-                for name, source in stage.vectors
-            },
-        )
-        shape = visit.batches.size, visit.heads.size, rows.numel(), keys.numel()
-        visible = torch.ones(shape, dtype=torch.bool, device=call.base.device)
-        if block.kind == Kind.PARTIAL:
-            visible = evaluate(stage.mask, pairs).expand(shape)
+        pairs, visible = call.pairs(stage, visit, block, queries)
+        shape = visible.shape
 
         def value_of(expression: Expression) -> Tensor:
             """Over the pairs of the block; 0 where they are hidden."""
@@ -158,7 +130,7 @@ class _PairSums:
                     total = (
                         value.sum(3)
                         if source is None
-                        else combine(value, visible, vectors(source, keys))
+                        else combine(value, visible, call.vectors(source, visit, keys))
                     )
                     self._add(one, visit, rows, total)
                 else:
@@ -168,7 +140,7 @@ class _PairSums:
                         else combine(
                             value.transpose(-1, -2),
                             visible.transpose(-1, -2),
-                            vectors(source, rows),
+                            call.vectors(source, visit, rows),
                         )
                     )
                     self._add(one, visit, keys, total)

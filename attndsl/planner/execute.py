@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from attndsl.expression import Expression, Scalar, Vector
 from attndsl.planner.block_map import Kind
 from attndsl.planner.lists import Block
 from attndsl.planner.normalization import SoftmaxState, SumState
-from attndsl.planner.plan import Attend, Partial, Plan, Prepare, Scan, Source
+from attndsl.planner.plan import Attend, PairStage, Partial, Plan, Prepare, Scan, Source
 from attndsl.planner.visits import Visit, pair_indices, tile_indices, visits
 from attndsl.reference import Result
 
@@ -166,16 +166,48 @@ class Call:
                 output[tile.place], statistic[tile.place] = tile.run()
         return Result.of(stage.normalizer, output, statistic)
 
-    def vectors(self, source: Source, batch: Array, heads: Array, tokens: Array) -> Array:
-        """`[batch, heads, tokens, size]` of a source; `heads` are query heads."""
+    def vectors(self, source: Source, visit: Visit, tokens: Array) -> Array:
+        """`[batch, heads, tokens, size]` of a source; heads are query heads."""
         array = self.given.get(source.name)
         if array is None:
             array = self.base.inputs[source.name]
         per_query_head = array.shape[1] == self._sizes["H"]
-        head = heads if per_query_head else heads // self.group
+        heads = visit.heads if per_query_head else visit.heads // self.group
         start, size = (evaluate_size(bound, self._sizes) for bound in (source.start, source.size))
-        whole: Array = array[np.ix_(batch, head, tokens)]
+        whole: Array = array[np.ix_(visit.batches, heads, tokens)]
         return whole[..., start : start + size]
+
+    def queries(self, stage: PairStage, visit: Visit) -> list[Array]:
+        """The query side of every matrix product, for a tile."""
+        rows = visit.queries.numbers
+        return [self.vectors(dot.query, visit, rows) for dot in stage.dots]
+
+    def pairs(
+        self, stage: PairStage, visit: Visit, block: Block, queries: Sequence[Array]
+    ) -> tuple[Environment, Array]:
+        """What expressions over the pairs of one block read, and which pairs are visible:
+        `[batches, heads, rows, keys]`."""
+        rows, keys = visit.queries.numbers, visit.problem.key_tokens(block.box).numbers
+        environment = dataclasses.replace(
+            self.base,
+            indices=pair_indices(visit, block, self._sizes),
+            sizes={**self._sizes, **visit.problem.local_sizes},
+            dots={
+                number: query @ np.swapaxes(self.vectors(dot.key, visit, keys), -1, -2)
+                for number, (dot, query) in enumerate(zip(stage.dots, queries, strict=True))
+            },
+            operands={
+                name: self.vectors(source, visit, rows)[:, :, :, np.newaxis]
+                if name == "q"
+                else self.vectors(source, visit, keys)[:, :, np.newaxis]
+                for name, source in stage.vectors
+            },
+        )
+        shape = visit.batches.size, visit.heads.size, rows.size, keys.size
+        visible = np.ones(shape, np.bool_)
+        if block.kind == Kind.PARTIAL:
+            visible = np.broadcast_to(evaluate(stage.mask, environment), shape)
+        return environment, visible
 
 
 class _Tile:
@@ -188,7 +220,7 @@ class _Tile:
         sizes = {**call.base.sizes, **visit.problem.local_sizes}
         self._environment = dataclasses.replace(call.base, indices=indices, sizes=sizes)
         self.place = np.ix_(visit.batches, visit.heads, self._rows)
-        self._queries = [self._vectors(dot.query, self._rows) for dot in stage.dots]
+        self._queries = call.queries(stage, visit)
 
     def run(self) -> tuple[Array, Array]:
         """Output `[batches, heads, rows, Dv]`, and the log-sum-exp or the divisor of each row."""
@@ -212,33 +244,12 @@ class _Tile:
                 return sums.finish(by), np.zeros(shape) if by is None else by
         raise InternalError("the executor has no rule for this normaliser")
 
-    def _vectors(self, source: Source, tokens: Array) -> Array:
-        return self._call.vectors(source, self._visit.batches, self._visit.heads, tokens)
-
     def _block(self, block: Block) -> tuple[Array, Array, Array, Environment]:
         """Scores, visibility and values of one block, and the environment of its pairs."""
+        pairs, visible = self._call.pairs(self._stage, self._visit, block, self._queries)
+        score = np.broadcast_to(evaluate(self._stage.score, pairs), visible.shape)
         keys = self._visit.problem.key_tokens(block.box).numbers
-        dots = {
-            number: query @ np.swapaxes(self._vectors(dot.key, keys), -1, -2)
-            for number, (dot, query) in enumerate(zip(self._stage.dots, self._queries, strict=True))
-        }
-        pairs = dataclasses.replace(
-            self._environment,
-            indices=pair_indices(self._visit, block, self._call.base.sizes),
-            dots=dots,
-            operands={
-                name: self._vectors(source, self._rows)[:, :, :, np.newaxis]
-                if name == "q"
-                else self._vectors(source, keys)[:, :, np.newaxis]
-                for name, source in self._stage.vectors
-            },
-        )
-        shape = self._visit.batches.size, self._visit.heads.size, self._rows.size, keys.size
-        score = np.broadcast_to(evaluate(self._stage.score, pairs), shape)
-        visible = np.ones(shape, np.bool_)
-        if block.kind == Kind.PARTIAL:
-            visible = np.broadcast_to(evaluate(self._stage.mask, pairs), shape)
-        return score, visible, self._vectors(self._stage.value, keys), pairs
+        return score, visible, self._call.vectors(self._stage.value, self._visit, keys), pairs
 
     def _per_row(self, expression: Expression | str | None) -> Array | None:
         """A float or vector that does not vary with `j`, for every row."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from attndsl.diagnostics import InternalError
 from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
 from attndsl.expression import Expression, Size
-from attndsl.planner.block_map import Kind
 from attndsl.planner.execute import Call
 from attndsl.planner.lists import Block
 from attndsl.planner.normalization import combine
@@ -24,11 +24,10 @@ from attndsl.planner.plan import (
     Plan,
     Prepare,
     Scan,
-    Source,
     token_grid,
     written_buffers,
 )
-from attndsl.planner.visits import Visit, pair_indices, visits
+from attndsl.planner.visits import Visit, visits
 
 
 def execute_backward(
@@ -56,7 +55,7 @@ def execute_backward(
             case Fold():
                 call = call.with_buffer(stage.buffer.name, _fold(call, stage, backward))
             case Attend():
-                raise AssertionError("a backward attends to nothing")
+                raise InternalError("a backward attends to nothing")
     return {name: call.base.inputs[buffer] for name, buffer in backward.gradients}
 
 
@@ -72,38 +71,16 @@ class _PairSums:
     def run(self, block_m: int, block_n: int) -> dict[str, Array]:
         with np.errstate(all="ignore"):
             for visit in visits(self._stage, self._call.base, block_m, block_n):
+                queries = self._call.queries(self._stage, visit)
                 for block in visit.blocks:
-                    self._block(visit, block)
+                    self._block(visit, block, queries)
         return self._arrays
 
-    def _block(self, visit: Visit, block: Block) -> None:
+    def _block(self, visit: Visit, block: Block, queries: Sequence[Array]) -> None:
         stage, call = self._stage, self._call
-        sizes = call.base.sizes
-        rows = visit.queries.numbers
-        keys = visit.problem.key_tokens(block.box).numbers
-
-        def vectors(source: Source, tokens: Array) -> Array:
-            return call.vectors(source, visit.batches, visit.heads, tokens)
-
-        pairs = dataclasses.replace(
-            call.base,
-            indices=pair_indices(visit, block, sizes),
-            sizes={**sizes, **visit.problem.local_sizes},
-            dots={
-                number: vectors(dot.query, rows) @ np.swapaxes(vectors(dot.key, keys), -1, -2)
-                for number, dot in enumerate(stage.dots)
-            },
-            operands={
-                name: vectors(source, rows)[:, :, :, np.newaxis]
-                if name == "q"
-                else vectors(source, keys)[:, :, np.newaxis]
-                for name, source in stage.vectors
-            },
-        )
-        shape = visit.batches.size, visit.heads.size, rows.size, keys.size
-        visible = np.ones(shape, np.bool_)
-        if block.kind == Kind.PARTIAL:
-            visible = np.broadcast_to(evaluate(stage.mask, pairs), shape)
+        rows, keys = visit.queries.numbers, visit.problem.key_tokens(block.box).numbers
+        pairs, visible = call.pairs(stage, visit, block, queries)
+        shape = visible.shape
 
         def value_of(expression: Expression) -> Array:
             """Over the pairs of the block; 0 where they are hidden."""
@@ -119,7 +96,7 @@ class _PairSums:
                     total = (
                         value.sum(axis=3)
                         if source is None
-                        else combine(value, visible, vectors(source, keys))
+                        else combine(value, visible, call.vectors(source, visit, keys))
                     )
                     self._add(one, visit, rows, total)
                 else:
@@ -129,7 +106,7 @@ class _PairSums:
                         else combine(
                             np.swapaxes(value, -1, -2),
                             np.swapaxes(visible, -1, -2),
-                            vectors(source, rows),
+                            call.vectors(source, visit, rows),
                         )
                     )
                     self._add(one, visit, keys, total)
