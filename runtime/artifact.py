@@ -155,7 +155,7 @@ class Artifact:
             raise error("A087", "the artifact writes no log-sum-exp", help="compile it with it")
         execution = self._executions.get(target.name)
         if execution is None:
-            tables = block_tables(self.plan, program)
+            tables = block_tables(self.plan.attend, program, self.plan.attention.axes)
             execution = CompiledExecution(self.plan, program, self._launcher(target), tables)
             self._executions[target.name] = execution
         return execution

@@ -7,20 +7,18 @@ small inputs, torch does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor
 
 from attndsl.attention import Attention
 from attndsl.codegen.program import Program, Specialization
 from attndsl.diagnostics import AttnError
-from attndsl.evaluate import evaluate_size
-from attndsl.planner.block_map import Table
 from attndsl.planner.plan import Fold, PairSums, Plan
 from attndsl.records import dataclass
-from attndsl.runtime.arguments import BUFFER_DTYPES, Call
+from attndsl.runtime.arguments import Call
+from attndsl.runtime.execution import BufferShapes, allocate, block_tables
 from attndsl.runtime.targets import Target
 
 if TYPE_CHECKING:
@@ -80,14 +78,12 @@ def _compiled(plan: Plan, specialization: Specialization) -> Backward:
 
 def _tables(plan: Plan, program: Program) -> dict[int, BlockTables]:
     """By stage: the block lists of maps that are not in closed form."""
-    from attndsl.runtime.block_tables import BlockTables
-
-    tile, axes = program.tile, plan.attention.axes
-    return {
-        number: BlockTables(stage.mask, stage.block_map, axes, tile.block_m, tile.block_n)
+    found = {
+        number: block_tables(stage, program, plan.attention.axes)
         for number, stage in enumerate(plan.stages)
-        if isinstance(stage, PairSums) and isinstance(stage.block_map, Table)
+        if isinstance(stage, PairSums)
     }
+    return {number: lists for number, lists in found.items() if lists is not None}
 
 
 @dataclass(frozen=True)
@@ -99,13 +95,13 @@ class CompiledBackward:
     launcher: CompiledProgram
     tables: Mapping[int, BlockTables]
 
+    @cached_property
+    def _shapes(self) -> BufferShapes:
+        return BufferShapes(self.program)
+
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         device, sizes = tensors["q"].device, call.sizes
-        arrays = dict(tensors)
-        for buffer in self.program.buffers:
-            shape = tuple(evaluate_size(size, sizes) for size in buffer.dimensions)
-            dtype = BUFFER_DTYPES[self.program.buffer_dtype(buffer)]
-            arrays[buffer.name] = torch.empty(shape, dtype=dtype, device=device)
+        arrays = {**tensors, **allocate(self._shapes.of(sizes), device)}
         for number, stage in enumerate(self.plan.stages):
             if isinstance(stage, Fold):
                 arrays[stage.buffer.name] = self._fold(stage, call, arrays)

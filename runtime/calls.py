@@ -66,18 +66,14 @@ class Calls:
         )
         if torch.is_grad_enabled():
             arguments = {"q": q, "k": k, "v": v, **inputs}
-            required = [
-                name
-                for name, one in arguments.items()
-                if isinstance(one, Tensor) and one.requires_grad
-            ]
-            if required and not self._has_backward:
+            required = _requires_gradient(arguments)
+            if required is not None and not self._has_backward:
                 raise error(
                     "A082",
-                    f"`{required[0]}` requires a gradient, and an artifact runs forward only",
+                    f"`{required}` requires a gradient, and an artifact runs forward only",
                     help="call it under `torch.no_grad()`, or call the spec's own kernel",
                 )
-            if required:
+            if required is not None:
                 return self._with_gradients(
                     signature, arguments, inputs, scale, offset, grid, return_lse
                 )
@@ -143,6 +139,14 @@ class Calls:
             self._differentiable[signature] = known
         out, log_sum_exp = known(arguments)
         return (out, log_sum_exp) if return_lse else out
+
+
+def _requires_gradient(arguments: Mapping[str, Any]) -> str | None:
+    """The first argument that requires a gradient."""
+    for name, one in arguments.items():
+        if isinstance(one, Tensor) and one.requires_grad:
+            return name
+    return None
 
 
 def _signature(value: Any) -> tuple[Any, ...]:

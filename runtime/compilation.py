@@ -101,7 +101,9 @@ def compile_with_tile(
     from attndsl.runtime.execution import CompiledExecution, block_tables
 
     plan, program, launcher = _built(attention, specialization, target, tile)
-    return CompiledExecution(plan, program, launcher, block_tables(plan, program))
+    return CompiledExecution(
+        plan, program, launcher, block_tables(plan.attend, program, plan.attention.axes)
+    )
 
 
 def _built(

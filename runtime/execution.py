@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from attndsl.codegen.program import Program
 from attndsl.evaluate import evaluate_size
 from attndsl.planner.block_map import Table
-from attndsl.planner.plan import Plan
+from attndsl.planner.plan import PairStage, Plan
 from attndsl.records import dataclass
 from attndsl.runtime.arguments import BUFFER_DTYPES, Call, converted
 
@@ -56,6 +57,38 @@ class Execution(Protocol):
     def forget_tables(self) -> None: ...
 
 
+class BufferShapes:
+    """The shapes of a program's buffers, kept by the call's sizes: working them out costs more than
+    a short kernel."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._known: dict[tuple[int, ...], tuple[_Shape, ...]] = {}
+
+    def of(self, sizes: Mapping[str, int]) -> tuple[_Shape, ...]:
+        """Name, shape and element type of each buffer; the same object for the same sizes."""
+        key = tuple(sizes.values())
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= _SHAPES_KEPT:
+                self._known.clear()
+            known = tuple(
+                (
+                    buffer.name,
+                    tuple(evaluate_size(size, sizes) for size in buffer.dimensions),
+                    BUFFER_DTYPES[self._program.buffer_dtype(buffer)],
+                )
+                for buffer in self._program.buffers
+            )
+            self._known[key] = known
+        return known
+
+
+def allocate(shapes: tuple[_Shape, ...], device: torch.device) -> dict[str, Tensor]:
+    """Buffers of these shapes, by name."""
+    return {name: torch.empty(shape, dtype=dtype, device=device) for name, shape, dtype in shapes}
+
+
 @dataclass(frozen=True)
 class CompiledExecution:
     """Runs a compiled program; allocates the output and the buffers between stages."""
@@ -64,11 +97,6 @@ class CompiledExecution:
     program: Program
     launcher: Launcher
     tables: BlockTables | None
-    # Shapes of the buffers by the call's sizes: working them out costs more than a short kernel.
-    _shapes: dict[tuple[int, ...], tuple[_Shape, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-
     # At most one set of buffers, of the last call on a CPU. Memory fresh from the operating system
     # costs a fault for every page, together a third of a short kernel's time.
     _spare: list[tuple[tuple[_Shape, ...], Mapping[str, Tensor]]] = field(
@@ -85,30 +113,15 @@ class CompiledExecution:
             kept, buffers = (), {}
         if kept is shapes:
             return buffers
-        return {
-            name: torch.empty(shape, dtype=dtype, device=device) for name, shape, dtype in shapes
-        }
+        return allocate(shapes, device)
 
     def _keep_buffers(self, shapes: tuple[_Shape, ...], buffers: Mapping[str, Tensor]) -> None:
         if sum(buffer.nbytes for buffer in buffers.values()) <= _SPARE_BYTES:
             self._spare[:] = [(shapes, buffers)]
 
-    def _buffers(self, sizes: Mapping[str, int]) -> tuple[_Shape, ...]:
-        key = tuple(sizes.values())
-        known = self._shapes.get(key)
-        if known is None:
-            if len(self._shapes) >= _SHAPES_KEPT:
-                self._shapes.clear()
-            known = tuple(
-                (
-                    buffer.name,
-                    tuple(evaluate_size(size, sizes) for size in buffer.dimensions),
-                    BUFFER_DTYPES[self.program.buffer_dtype(buffer)],
-                )
-                for buffer in self.program.buffers
-            )
-            self._shapes[key] = known
-        return known
+    @cached_property
+    def _shapes(self) -> BufferShapes:
+        return BufferShapes(self.program)
 
     def run(
         self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
@@ -121,7 +134,7 @@ class CompiledExecution:
         rows = sizes["B"], sizes["H"], sizes["Lq"]
         out = torch.empty((*rows, sizes["Dv"]), dtype=q.dtype, device=q.device)
         tensors["out"] = out
-        shapes = self._buffers(sizes)
+        shapes = self._shapes.of(sizes)
         buffers = self._take_buffers(shapes, q.device)
         tensors |= buffers
         statistics = None
@@ -167,12 +180,11 @@ class TiledExecution:
         pass
 
 
-def block_tables(plan: Plan, program: Program) -> BlockTables | None:
-    """The block lists that the program's kernel reads, if its map is not in closed form."""
-    attend = plan.attend
-    if not isinstance(attend.block_map, Table):
+def block_tables(stage: PairStage, program: Program, axes: tuple[str, ...]) -> BlockTables | None:
+    """The block lists that the stage's kernel reads, if its map is not in closed form."""
+    if not isinstance(stage.block_map, Table):
         return None
     from attndsl.runtime.block_tables import BlockTables
 
-    tile, axes = program.tile, plan.attention.axes
-    return BlockTables(attend.mask, attend.block_map, axes, tile.block_m, tile.block_n)
+    tile = program.tile
+    return BlockTables(stage.mask, stage.block_map, axes, tile.block_m, tile.block_n)

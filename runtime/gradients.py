@@ -17,11 +17,6 @@ from attndsl.runtime.execution import Execution
 from attndsl.runtime.targets import device_target
 
 
-def wants_gradient(tensors: Mapping[str, Any]) -> bool:
-    """Whether anything that a call passes requires a gradient."""
-    return any(isinstance(one, Tensor) and one.requires_grad for one in tensors.values())
-
-
 class Differentiable:
     """Calls of one signature, forward and backward. `execution` writes the rows' statistics."""
 

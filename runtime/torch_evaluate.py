@@ -17,7 +17,6 @@ from torch import Tensor
 
 from attndsl.diagnostics import InternalError
 from attndsl.expression import (
-    INT,
     Binary,
     Call,
     Coordinate,
@@ -60,7 +59,12 @@ class Environment:
 
     def dtype(self, type: Type) -> torch.dtype:
         """The element type of values of a type of expressions."""
-        return {Scalar.BOOL: torch.bool, INT: torch.int64}.get(type, self.precision)  # type: ignore[arg-type]
+        match type:
+            case Scalar.BOOL:
+                return torch.bool
+            case Scalar.INT:
+                return torch.int64
+        return self.precision
 
 
 def evaluate(node: Expression, environment: Environment) -> Tensor:

@@ -139,7 +139,8 @@ class _Backward:
     def plan(self) -> Plan:
         self._differentiate_pairs()
         pairs = self._pair_stage()
-        after = [*self._differentiate_prepared(), *self._differentiate_scans()]
+        self._differentiate_prepared()
+        after = self._differentiate_scans()
         gradients: list[tuple[str, str]] = []
         for name in differentiable_names(self._forward):
             if name in self._needed:
@@ -275,11 +276,9 @@ class _Backward:
     def _pair_stage(self) -> list[Stage]:
         """The one stage over pairs, of which the sums for one part of one tensor share a buffer."""
         for (name, side, start, size), terms in self._sums.items():
-            if name in self._prepares:
-                prepare = self._prepares[name]
-                token_side = side if side == "query" else f"key{_heads(prepare.head_index)}"
-            else:
-                token_side = side
+            token_side = side
+            if side == "key" and name in self._prepares and self._prepares[name].head_index == "h":
+                token_side = "key heads"
             buffer = self._token_buffer(f"{name}_sum", token_side, size)
             self._pair_sums.append(PairSum(buffer, side, tuple(terms)))
             whole = self._width(name)
@@ -314,7 +313,7 @@ class _Backward:
             elif leaf.name in self._needed:
                 self._add_fold(leaf, "query", own)
 
-    def _differentiate_prepared(self) -> list[Stage]:
+    def _differentiate_prepared(self) -> None:
         """From vectors and floats that were prepared per token to what they were made of."""
         for name, prepare in self._prepares.items():
             if name not in self._tokens:
@@ -327,7 +326,6 @@ class _Backward:
                         self._tokens.setdefault(operand, []).append((side, adjoint))
                     case Read(read) if read in self._needed:
                         self._add_fold(leaf, side, adjoint)
-        return []
 
     def _differentiate_scans(self) -> list[Stage]:
         stages: list[Stage] = []
@@ -414,10 +412,6 @@ class _Backward:
 
 def _exp(operand: Expression) -> Expression:
     return Call("exp", (operand,), FLOAT)
-
-
-def _heads(index: str) -> str:
-    return " heads" if index == "h" else ""
 
 
 def _of_pair(side: str) -> str:

@@ -25,6 +25,7 @@ from attndsl.expression import (
     index_names,
     walk,
 )
+from attndsl.planner.floats import ZERO, filled
 
 MAX_TERMS = 16
 
@@ -160,7 +161,8 @@ def _spread(vector: Expression) -> Expression:
             total: Expression | None = None
             for number in range(len(parts)):
                 padded = tuple(
-                    one if place == number else _zeros(one) for place, one in enumerate(parts)
+                    one if place == number else filled(ZERO, _type_of(one))
+                    for place, one in enumerate(parts)
                 )
                 image = Call("concat", padded, vector.type)
                 total = image if total is None else add(total, image)
@@ -168,9 +170,9 @@ def _spread(vector: Expression) -> Expression:
     return vector
 
 
-def _zeros(like: Expression) -> Expression:
-    assert isinstance(like.type, Vector)
-    return multiply(Literal(0.0), Call("arange", (like.type.size,), like.type))
+def _type_of(vector: Expression) -> Vector:
+    assert isinstance(vector.type, Vector)
+    return vector.type
 
 
 def scalar_factors(vector: Expression) -> tuple[tuple[Expression, ...], Expression]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from attndsl.attention import map_normalizer
+from attndsl.planner.pairs import Pairs, map_pairs
 from attndsl.planner.plan import (
     Attend,
     Buffer,
     Dot,
-    ElementSum,
     Fold,
     FoldTerm,
     PairSum,
@@ -39,24 +38,15 @@ def _stage(stage: Stage) -> Stage:
         case Scan(buffer, indices, element, from_end):
             return Scan(_buffer(buffer), indices, simplify(element), from_end)
         case Attend():
-            return dataclasses.replace(
-                stage,
-                dots=_dots(stage.dots),
-                score=simplify(stage.score),
-                mask=simplify(stage.mask),
-                value=_source(stage.value),
-                vectors=tuple((name, _source(source)) for name, source in stage.vectors),
-                normalizer=map_normalizer(stage.normalizer, simplify),
-            )
+            return dataclasses.replace(_pairs(stage), value=_source(stage.value))
         case PairSums():
+            stage = _pairs(stage)
             return dataclasses.replace(
                 stage,
-                dots=_dots(stage.dots),
                 sums=tuple(map(_pair_sum, stage.sums)),
-                elements=tuple(map(_element_sum, stage.elements)),
-                score=None if stage.score is None else simplify(stage.score),
-                mask=simplify(stage.mask),
-                vectors=tuple((name, _source(source)) for name, source in stage.vectors),
+                elements=tuple(
+                    dataclasses.replace(one, buffer=_buffer(one.buffer)) for one in stage.elements
+                ),
             )
         case Fold(buffer, terms, addends):
             return Fold(
@@ -69,20 +59,22 @@ def _stage(stage: Stage) -> Stage:
             )
 
 
-def _dots(dots: tuple[Dot, ...]) -> tuple[Dot, ...]:
-    return tuple(Dot(_source(dot.query), _source(dot.key)) for dot in dots)
+def _pairs(stage: Pairs) -> Pairs:
+    """What stages over pairs have in common, and all that they compute for pairs."""
+    return dataclasses.replace(
+        map_pairs(stage, simplify),
+        dots=tuple(Dot(_source(dot.query), _source(dot.key)) for dot in stage.dots),
+        mask=simplify(stage.mask),
+        vectors=tuple((name, _source(source)) for name, source in stage.vectors),
+    )
 
 
 def _pair_sum(one: PairSum) -> PairSum:
+    """With simpler sizes; its values are simplified already."""
     terms = tuple(
-        (simplify(value), None if source is None else _source(source))
-        for value, source in one.terms
+        (value, None if source is None else _source(source)) for value, source in one.terms
     )
     return PairSum(_buffer(one.buffer), one.side, terms)
-
-
-def _element_sum(one: ElementSum) -> ElementSum:
-    return ElementSum(_buffer(one.buffer), tuple(map(simplify, one.indices)), simplify(one.value))
 
 
 def _buffer(buffer: Buffer) -> Buffer:
