@@ -151,6 +151,23 @@ def along(axis: str) -> st.SearchStrategy[str]:
     )
 
 
+def check_random_mask(
+    mask: str, grid: tuple[int, ...], tile: tuple[int, int], data: st.DataObject
+) -> None:
+    """If tokens are taken in boxes, blocks are those that brute force finds, for any queries."""
+    try:
+        loaded = load_text(f"attention it {{\naxes y, x, z\nmask = {mask}\n}}")
+    except AttnError:  # a mask that hides everything is an error of the spec
+        return
+    (attention,) = loaded.attentions.values()
+    made = grid_plan(attention)
+    if made.attend.grid is None:
+        return
+    keys = int(np.prod(grid))
+    rows = Rows(data.draw(st.integers(1, keys)), data.draw(st.integers(-3, keys)))
+    check_blocks(made, sizes_of(attention, grid, rows, 1), *tile)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     parts=st.lists(st.one_of(along("y"), along("x"), along("z")), min_size=1, max_size=4),
@@ -163,17 +180,7 @@ def test_random_parts(
     parts: list[str], grid: tuple[int, ...], block_m: int, block_n: int, data: st.DataObject
 ) -> None:
     mask = " and ".join(f"({part})" for part in parts)
-    try:
-        loaded = load_text(f"attention it {{\naxes y, x, z\nmask = {mask}\n}}")
-    except AttnError:  # a mask that hides everything is an error of the spec
-        return
-    (attention,) = loaded.attentions.values()
-    plan = grid_plan(attention)
-    if plan.attend.grid is None:
-        return
-    keys = int(np.prod(grid))
-    rows = Rows(data.draw(st.integers(1, keys)), data.draw(st.integers(-3, keys)))
-    check_blocks(plan, sizes_of(attention, grid, rows, 1), block_m, block_n)
+    check_random_mask(mask, grid, (block_m, block_n), data)
 
 
 @pytest.mark.parametrize(
@@ -265,17 +272,7 @@ def test_random_bounds_on_sums(
     data: st.DataObject,
 ) -> None:
     mask = f"{' + '.join(terms)} {operator} {limit}"
-    try:
-        loaded = load_text(f"attention it {{\naxes y, x, z\nmask = {mask}\n}}")
-    except AttnError:  # a mask that hides everything is an error of the spec
-        return
-    (attention,) = loaded.attentions.values()
-    made = grid_plan(attention)
-    if made.attend.grid is None:
-        return
-    keys = int(np.prod(grid))
-    rows = Rows(data.draw(st.integers(1, keys)), data.draw(st.integers(-3, keys)))
-    check_blocks(made, sizes_of(attention, grid, rows, 1), *tile)
+    check_random_mask(mask, grid, tile, data)
 
 
 def test_boxes_within_a_large_circle_are_full() -> None:
