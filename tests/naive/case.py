@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from attndsl.attention import Attention
 
@@ -63,6 +65,18 @@ class Call:
         default = self.shape.keys - self.shape.queries
         return default if self.shape.offset is None else self.shape.offset
 
+    def floats(self) -> dict[str, Array]:
+        """What can have a gradient, by name."""
+        operands = {"q": self.q, "k": self.k} | ({} if self.v is None else {"v": self.v})
+        inputs = {name: array for name, array in self.inputs.items() if array.dtype == np.float64}
+        return {**operands, **inputs}
+
+    def replaced(self, tensors: Mapping[str, Any]) -> Call:
+        """The same call with other tensors of floats: arrays, or what torch differentiates."""
+        operands = {name: one for name, one in tensors.items() if name in ("q", "k", "v")}
+        inputs = {name: one for name, one in tensors.items() if name not in operands}
+        return dataclasses.replace(self, **operands, inputs={**self.inputs, **inputs})
+
     def axes(self, names: tuple[str, ...]) -> dict[str, int] | None:
         """The lengths of the axes by name, as `reference.run` takes them."""
         return None if self.shape.grid is None else dict(zip(names, self.shape.grid, strict=True))
@@ -72,7 +86,7 @@ def no_inputs(shape: Shape, random: np.random.Generator) -> Inputs:
     return {}
 
 
-Naive = Callable[[Call], Array]
+Formula = Callable[[Call], Tensor]
 
 SQUARE = Shape(77, 77)
 TALL = Shape(37, 101, width=32, value_width=24)
@@ -85,14 +99,15 @@ LARGE = Shape(333, 450, batch=1)
 class Case:
     """An example with parameters bound, the shapes it is tried at, and its naive implementation.
 
-    `naive` gives the output, float64 `[B, H, Lq, Dv]`. `scale` is what the call passes, as a
+    `formula` gives the output, `[B, H, Lq, Dv]`, in the dtype of the call, and torch differentiates
+    it. `scale` is what the call passes, as a
     function of the shape; None leaves the default. `variant` tells several cases of
     one example. `large` is a shape of several tiles, for tests of blocks; it is in no list of
     shapes because dense implementations are slow at it.
     """
 
     example: str
-    naive: Naive
+    formula: Formula
     parameters: Mapping[str, Any] = field(default_factory=dict)
     make_inputs: Callable[[Shape, np.random.Generator], Inputs] = no_inputs
     shapes: tuple[Shape, ...] = SHAPES
@@ -131,6 +146,30 @@ class Case:
             scale=shape.width**-0.5 if self.scale is None else self.scale(shape),
             shape=shape,
         )
+
+    def naive(self, call: Call) -> Array:
+        """The output, float64 `[B, H, Lq, Dv]`."""
+        return self.formula(call).numpy()
+
+    def gradients(
+        self, call: Call, out_gradient: Array, dtype: torch.dtype = torch.float64
+    ) -> dict[str, Array]:
+        """What torch's autograd makes of the formula, computed in `dtype`, by name, in float64."""
+        floats = {
+            name: torch.from_numpy(array).to(dtype).requires_grad_()
+            for name, array in call.floats().items()
+        }
+        out = self.formula(call.replaced(floats))
+        assert out.dtype == dtype
+        if not out.requires_grad:
+            return {name: np.zeros(one.shape) for name, one in floats.items()}
+        found = torch.autograd.grad(
+            out,
+            list(floats.values()),
+            torch.from_numpy(out_gradient).to(dtype),
+            materialize_grads=True,
+        )
+        return {name: one.double().numpy() for name, one in zip(floats, found, strict=True)}
 
     def __str__(self) -> str:
         return self.name

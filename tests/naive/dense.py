@@ -1,20 +1,19 @@
-"""Steps that many naive implementations share, in plain torch at float64."""
+"""Steps that many naive implementations share, in plain torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .case import Array, Call
+from .case import Call
 
 
 def tensors(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v, with a key head repeated for every query head that uses it."""
-    q, k = torch.from_numpy(call.q), torch.from_numpy(call.k)
-    v = k if call.v is None else torch.from_numpy(call.v)
+    q, k = torch.as_tensor(call.q), torch.as_tensor(call.k)
+    v = k if call.v is None else torch.as_tensor(call.v)
     repeats = call.shape.heads // call.shape.key_heads
     return q, k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
 
@@ -27,17 +26,19 @@ def scores(call: Call) -> Tensor:
 
 def softmax(logits: Tensor, allowed: Tensor) -> Tensor:
     """Softmax over the allowed keys; a row that allows none gives zeros."""
-    weights = torch.softmax(logits.masked_fill(~allowed, float("-inf")), dim=-1)
-    return torch.where(allowed.any(dim=-1, keepdim=True), weights, 0.0)
+    sees = allowed.any(dim=-1, keepdim=True)
+    # A row of minus infinities has a gradient of NaN, whatever becomes of its weights.
+    weights = torch.softmax(logits.masked_fill(~allowed & sees, float("-inf")), dim=-1)
+    return torch.where(sees, weights, 0.0)
 
 
-def output(weights: Tensor, call: Call) -> Array:
+def output(weights: Tensor, call: Call) -> Tensor:
     """The weighted sum of the values."""
     _, _, v = tensors(call)
-    return (weights @ v).numpy()
+    return weights @ v
 
 
-def attend(call: Call, allowed: Tensor, bias: Tensor | float = 0.0) -> Array:
+def attend(call: Call, allowed: Tensor, bias: Tensor | float = 0.0) -> Tensor:
     """Scaled dot-product attention over the allowed keys, with a bias on the scores."""
     return output(softmax(scores(call) + bias, allowed), call)
 
@@ -59,7 +60,7 @@ def from_head_sets(call: Call, keys_of: Callable[[int, int], Iterable[int]]) -> 
 
 def tensor(call: Call, name: str) -> Tensor:
     """An input by name."""
-    return torch.from_numpy(np.asarray(call.inputs[name]))
+    return torch.as_tensor(call.inputs[name])
 
 
 def causal(call: Call) -> Tensor:
@@ -75,12 +76,15 @@ def distances(call: Call) -> Tensor:
 
 
 def rotated(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
-    """Rotary embedding of `[…, tokens, D]` by complex multiplication; halves hold the two parts.
+    """Rotary embedding of `[…, tokens, D]`, the product of complex numbers; halves hold the parts.
 
     Su et al., "RoFormer", 2021, in the layout of GPT-NeoX.
     """
     real, imaginary = x.chunk(2, dim=-1)
-    frequencies = base ** (-torch.arange(real.shape[-1], dtype=torch.float64) / real.shape[-1])
-    angles = positions[:, None].double() * frequencies
-    turned = torch.complex(real, imaginary) * torch.polar(torch.ones_like(angles), angles)
-    return torch.cat([turned.real, turned.imag], dim=-1)
+    # Angles of short floats are taken in single precision, as models do.
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    frequencies = base ** (-torch.arange(real.shape[-1], dtype=dtype) / real.shape[-1])
+    angles = positions[:, None] * frequencies
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    turned = real * cosine - imaginary * sine, real * sine + imaginary * cosine
+    return torch.cat(turned, dim=-1)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from . import dense
-from .case import Array, Call, Case, Inputs, Naive, Shape, on
+from .case import Call, Case, Formula, Inputs, Shape, on
 
 IMAGE = Shape(99, 99, grid=(9, 11))
 LAST_ROWS = Shape(40, 99, grid=(9, 11), width=32, value_width=24)
@@ -66,19 +67,19 @@ def _axis(window: int, stride: int = 1, dilation: int = 1, causal: bool = False)
     return {"window": window, "stride": stride, "dilation": dilation, "causal": causal}
 
 
-def neighborhood1d(call: Call) -> Array:
+def neighborhood1d(call: Call) -> Tensor:
     p = call.parameters
     axis = _axis(p["window"], p.get("stride", 1), p.get("dilation", 1), p.get("one_sided", False))
     return dense.attend(call, neighborhoods(call, [call.shape.keys], [axis]))
 
 
-def neighborhood2d(call: Call) -> Array:
+def neighborhood2d(call: Call) -> Tensor:
     p = call.parameters
     axis = _axis(p["window"], p.get("stride", 1), p.get("dilation", 1))
     return dense.attend(call, neighborhoods(call, call.shape.grid or (), [axis, axis]))
 
 
-def neighborhood3d(call: Call) -> Array:
+def neighborhood3d(call: Call) -> Tensor:
     p = call.parameters
     space = _axis(p["window"], p.get("stride", 1), p.get("dilation", 1))
     axes = [_axis(p["frames"], causal=True), space, space]
@@ -103,13 +104,13 @@ def _from_windows(windows: Tensor, rows: int, columns: int, height: int, width: 
     return parts.transpose(3, 4).reshape(b, h, height, width, d)
 
 
-def of_last_rows(naive: Naive) -> Naive:
+def of_last_rows(naive: Formula) -> Formula:
     """The formula of a whole image, for a call whose queries are its last tokens alone."""
 
-    def attend(call: Call) -> Array:
-        missing = ((0, 0), (0, 0), (call.offset, 0), (0, 0))
+    def attend(call: Call) -> Tensor:
+        q = functional.pad(torch.as_tensor(call.q), (0, 0, call.offset, 0))
         shape = dataclasses.replace(call.shape, queries=call.shape.keys)
-        whole = dataclasses.replace(call, q=np.pad(call.q, missing), shape=shape)
+        whole = dataclasses.replace(call, q=q, shape=shape)
         return naive(whole)[:, :, call.offset :]
 
     return attend
@@ -119,7 +120,7 @@ def _bias_table(window: int, shape: Shape, random: np.random.Generator) -> Input
     return {"bias": random.normal(size=((2 * window - 1) ** 2, shape.heads))}
 
 
-def swin(call: Call) -> Array:
+def swin(call: Call) -> Tensor:
     """`WindowAttention` and the shift of `SwinTransformerBlock` in Microsoft's code."""
     window, shift = call.parameters["window"], call.parameters["shift"]
     height, width = call.shape.grid or ()
@@ -140,19 +141,19 @@ def swin(call: Call) -> Array:
             regions[:, :, rows, columns] = number
         region = _windows(regions, window, window)[..., 0]
         differs = region[..., :, None] != region[..., None, :]
-        logits = logits + torch.where(differs, -100.0, 0.0)
+        logits = logits + torch.where(differs, -100.0, 0.0).to(logits.dtype)
     result = _from_windows(torch.softmax(logits, dim=-1) @ v, window, window, height, width)
-    return torch.roll(result, shifts=(shift, shift), dims=(2, 3)).flatten(2, 3).numpy()
+    return torch.roll(result, shifts=(shift, shift), dims=(2, 3)).flatten(2, 3)
 
 
-def maxvit_block(call: Call) -> Array:
+def maxvit_block(call: Call) -> Tensor:
     window = call.parameters["window"]
     q, k, v = (_windows(_image(x, call), window, window) for x in dense.tensors(call))
     weights = torch.softmax(q @ k.transpose(-1, -2) * call.scale, dim=-1)
-    return _from_windows(weights @ v, window, window, *call.shape.grid).flatten(2, 3).numpy()
+    return _from_windows(weights @ v, window, window, *call.shape.grid).flatten(2, 3)
 
 
-def maxvit_grid(call: Call) -> Array:
+def maxvit_grid(call: Call) -> Tensor:
     """Grid partition: `[B, g, h/g, g, w/g, C]`, and attention over the two axes of length g."""
     grid = call.parameters["grid"]
     height, width = call.shape.grid or ()
@@ -164,7 +165,7 @@ def maxvit_grid(call: Call) -> Array:
     q, k, v = (partition(x) for x in dense.tensors(call))
     result = torch.softmax(q @ k.transpose(-1, -2) * call.scale, dim=-1) @ v
     result = result.unflatten(4, (grid, grid)).permute(0, 1, 4, 2, 5, 3, 6)
-    return result.reshape(*result.shape[:2], height * width, -1).numpy()
+    return result.reshape(*result.shape[:2], height * width, -1)
 
 
 def _halo_embeddings(block: int, halo: int, shape: Shape, random: np.random.Generator) -> Inputs:
@@ -172,7 +173,7 @@ def _halo_embeddings(block: int, halo: int, shape: Shape, random: np.random.Gene
     return {name: random.normal(size=size) for name in ("row_embedding", "column_embedding")}
 
 
-def halonet(call: Call) -> Array:
+def halonet(call: Call) -> Tensor:
     """Block by block: the queries of a block against a slice of the image with its border.
 
     The border's own queries form blocks too, which reach past the border on one side.
@@ -181,8 +182,7 @@ def halonet(call: Call) -> Array:
     height, width = call.shape.grid or ()
     q, k, v = (_image(x, call) for x in dense.tensors(call))
     of_row, of_column = dense.tensor(call, "row_embedding"), dense.tensor(call, "column_embedding")
-    result = torch.zeros(*v.shape)
-    result = result.double()
+    result = torch.zeros_like(v)
 
     def blocks(length: int) -> list[tuple[range, range]]:
         """Ranges of query and key coordinates, clipped to the image with its border."""
@@ -207,10 +207,10 @@ def halonet(call: Call) -> Array:
         result[:, :, y.start : y.stop, x.start : x.stop] = torch.einsum(
             "bhyxn,bhnd->bhyxd", weights, value
         )
-    return result.flatten(2, 3).numpy()
+    return result.flatten(2, 3)
 
 
-def clear(call: Call) -> Array:
+def clear(call: Call) -> Tensor:
     """Liu et al. 2024, section 3.3: keys at a Euclidean distance below the radius."""
     height, width = call.shape.grid or ()
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -219,7 +219,7 @@ def clear(call: Call) -> Array:
     return dense.attend(call, near[call.offset :])
 
 
-def multi_diagonal(call: Call) -> Array:
+def multi_diagonal(call: Call) -> Tensor:
     """Diagonals laid one by one: `width` of them around each multiple of the frame."""
     frame, width, keys = (*map(call.parameters.get, ("frame", "width")), call.shape.keys)
     allowed = torch.zeros(keys, keys, dtype=torch.bool)
@@ -232,7 +232,7 @@ def multi_diagonal(call: Call) -> Array:
     return dense.attend(call, allowed[call.offset :])
 
 
-def vertical_stripe(call: Call) -> Array:
+def vertical_stripe(call: Call) -> Tensor:
     frame, width = call.parameters["frame"], call.parameters["width"]
     allowed = torch.zeros(call.shape.queries, call.shape.keys, dtype=torch.bool)
     for start in range(0, call.shape.keys, frame):
@@ -240,7 +240,7 @@ def vertical_stripe(call: Call) -> Array:
     return dense.attend(call, allowed)
 
 
-def tile(call: Call) -> Array:
+def tile(call: Call) -> Tensor:
     """A matrix of frames, its diagonal and the reference frames' columns, blown up to tokens."""
     frame, every = call.parameters["frame"], call.parameters["every"]
     frames = -(-call.shape.keys // frame)
@@ -254,15 +254,15 @@ def _kernel(reach: int, shape: Shape, random: np.random.Generator) -> Inputs:
     return {"kernel": random.normal(size=(shape.heads, 2 * reach + 1, 2 * reach + 1))}
 
 
-def lkca(call: Call) -> Array:
+def lkca(call: Call) -> Tensor:
     """The convolution itself: every head's kernel over each channel of its values."""
     reach = call.parameters["reach"]
     _, _, v = dense.tensors(call)
     images = _image(v, call).movedim(-1, 2).flatten(1, 2)
     kernels = dense.tensor(call, "kernel").repeat_interleave(v.shape[-1], dim=0)[:, None]
-    result = torch.nn.functional.conv2d(images, kernels, padding=reach, groups=images.shape[1])
+    result = functional.conv2d(images, kernels, padding=reach, groups=images.shape[1])
     result = result.unflatten(1, (v.shape[1], v.shape[-1])).movedim(2, -1)
-    return result.flatten(2, 3)[:, :, call.offset :].numpy()
+    return result.flatten(2, 3)[:, :, call.offset :]
 
 
 _FRAMES = (Shape(90, 90), Shape(37, 101, width=32, value_width=24))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import dense
-from .case import Array, Call, Case, Inputs, Shape, on
+from .case import Call, Case, Inputs, Shape, on
 
 DENSE_HEADS = Shape(77, 77, heads=6, key_heads=3)
 
@@ -15,7 +16,7 @@ def _streaming(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"streaming": np.arange(shape.key_heads) % 2 == 1}
 
 
-def duo(call: Call) -> Array:
+def duo(call: Call) -> Tensor:
     """Two groups of heads, each with a mask of its own."""
     sink, recent = call.parameters["sink"], call.parameters["recent"]
     everything = dense.causal(call)
@@ -27,7 +28,7 @@ def duo(call: Call) -> Array:
     return dense.attend(call, masks[None])
 
 
-def s2(call: Call) -> Array:
+def s2(call: Call) -> Tensor:
     """dkernel's layout: per key head a matrix of blocks, expanded to pairs, causal inside."""
     p = call.parameters
     shape, block = call.shape, p["block"]
@@ -51,9 +52,10 @@ def _moa(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"base": np.arange(3, 3 + shape.heads), "rate": rates}
 
 
-def moa(call: Call) -> Array:
+def moa(call: Call) -> Tensor:
     """Fu et al. 2024, section 3.1: the span of head h is α_h + β_h · N."""
-    windows = call.inputs["base"] + np.floor(call.inputs["rate"] * call.shape.keys)
+    rate = dense.tensor(call, "rate").detach().double().numpy()
+    windows = call.inputs["base"] + np.floor(rate * call.shape.keys)
     sink = call.parameters["sink"]
 
     def keys(head: int, p: int) -> set[int]:
@@ -67,7 +69,7 @@ def _windows(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"window": 2 ** np.arange(1, shape.heads + 1)}
 
 
-def multi_window(call: Call) -> Array:
+def multi_window(call: Call) -> Tensor:
     windows = call.inputs["window"]
 
     def keys(head: int, p: int) -> range:
@@ -76,7 +78,7 @@ def multi_window(call: Call) -> Array:
     return dense.attend(call, dense.from_head_sets(call, keys))
 
 
-def shifted_sparse(call: Call) -> Array:
+def shifted_sparse(call: Call) -> Tensor:
     """LongLoRA's groups by slicing: those of the second half of the heads start half a group on,
     and the half groups that are left at the ends are groups of their own, so nothing leaks."""
     group, sink = call.parameters["group"], call.parameters["sink"]

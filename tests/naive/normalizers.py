@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import dense
-from .case import Array, Call, Case, Inputs, Shape
+from .case import Call, Case, Inputs, Shape
 
 
 def _visible(weights: Tensor, call: Call) -> Tensor:
@@ -20,7 +20,7 @@ def _sinks(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"sink": random.normal(0.0, 2.0, shape.heads)}
 
 
-def gpt_oss(call: Call) -> Array:
+def gpt_oss(call: Call) -> Tensor:
     """`sdpa` of gpt-oss: a column of sinks joins the scores and is dropped after the softmax."""
     window = call.parameters["window"]
     allowed = dense.causal(call).triu(call.offset - window + 1)
@@ -38,7 +38,7 @@ def _sentinels(shape: Shape, random: np.random.Generator) -> Inputs:
     }
 
 
-def visual_sentinel(call: Call) -> Array:
+def visual_sentinel(call: Call) -> Tensor:
     """Lu et al. 2017, equations 11 to 13: β of the sentinel, 1 - β of the image."""
     q, k, v = dense.tensors(call)
     sentinel = dense.tensor(call, "sentinel")
@@ -50,25 +50,25 @@ def visual_sentinel(call: Call) -> Array:
         beta = weights[..., -1]
         context = weights[..., :-1] / (1 - beta[..., None]) @ v
         rows.append(beta * sentinel[:, :, row] + (1 - beta) * context[:, :, 0])
-    return torch.stack(rows, dim=2).numpy()
+    return torch.stack(rows, dim=2)
 
 
-def softmax_off_by_one(call: Call) -> Array:
+def softmax_off_by_one(call: Call) -> Tensor:
     """exp(x) / (1 + Σ exp(x)), straight."""
     weights = _visible(torch.exp(dense.scores(call)), call)
     return dense.output(weights / (1 + weights.sum(dim=-1, keepdim=True)), call)
 
 
-def flash_sigmoid(call: Call) -> Array:
+def flash_sigmoid(call: Call) -> Tensor:
     logits = dense.scores(call) - math.log(call.shape.keys)
     return dense.output(_visible(1 / (1 + torch.exp(-logits)), call), call)
 
 
-def relu_attention(call: Call) -> Array:
+def relu_attention(call: Call) -> Tensor:
     return dense.output(torch.relu(dense.scores(call)) / call.shape.keys, call)
 
 
-def relu_squared(call: Call) -> Array:
+def relu_squared(call: Call) -> Tensor:
     counts = dense.causal(call).sum(dim=-1, keepdim=True)
     return dense.output(_visible(torch.relu(dense.scores(call)) ** 2, call) / counts, call)
 
@@ -77,12 +77,12 @@ def _mega_bias(chunk: int, shape: Shape, random: np.random.Generator) -> Inputs:
     return {"bias": random.normal(0, 0.5, 2 * chunk - 1)}
 
 
-def mega(call: Call) -> Array:
+def mega(call: Call) -> Tensor:
     """`laplace` and `SimpleRelativePositionalBias` of Mega's code, chunk by chunk."""
     chunk = call.parameters["chunk"]
     q, k, v = dense.tensors(call)
     bias = dense.tensor(call, "bias")
-    result = torch.zeros(*q.shape[:3], v.shape[-1], dtype=torch.float64)
+    result = v.new_zeros(*q.shape[:3], v.shape[-1])
     for start in range(0, call.shape.keys, chunk):
         end = min(start + chunk, call.shape.keys)
         first, last = max(start - call.offset, 0), max(end - call.offset, 0)
@@ -93,16 +93,16 @@ def mega(call: Call) -> Array:
             logits = logits[..., 0] + offsets
             weights = 0.5 * (1 + torch.special.erf((logits - 0.707107) / (0.282095 * 2**0.5)))
             result[:, :, row] = (weights[:, :, None] @ v[:, :, start:end])[:, :, 0]
-    return result.numpy()
+    return result
 
 
 def _recurrent(
     call: Call, query: Tensor, key: Tensor, decay: Tensor | None, *, divide: bool
-) -> Array:
+) -> Tensor:
     """A state of key by value that is carried along the sequence; one head's decay a step."""
     _, _, v = dense.tensors(call)
-    state = torch.zeros(*key.shape[:2], key.shape[-1], v.shape[-1], dtype=torch.float64)
-    total = torch.zeros(*key.shape[:2], key.shape[-1], dtype=torch.float64)
+    state = v.new_zeros(*key.shape[:2], key.shape[-1], v.shape[-1])
+    total = v.new_zeros(*key.shape[:2], key.shape[-1])
     rows = []
     for t in range(call.shape.keys):
         if decay is not None:
@@ -114,17 +114,17 @@ def _recurrent(
             read = (query[:, :, row, None] @ state)[:, :, 0]
             denominator = (query[:, :, row] * total).sum(dim=-1, keepdim=True)
             rows.append(read / denominator if divide else read)
-    return torch.stack(rows, dim=2).numpy()
+    return torch.stack(rows, dim=2)
 
 
-def hedgehog(call: Call) -> Array:
+def hedgehog(call: Call) -> Tensor:
     """The recurrent form of linear attention."""
     q, k, _ = dense.tensors(call)
     q, k = (torch.cat([x.softmax(dim=-1), (-x).softmax(dim=-1)], dim=-1) for x in (q, k))
     return _recurrent(call, q, k, None, divide=True)
 
 
-def linear_elu(call: Call) -> Array:
+def linear_elu(call: Call) -> Tensor:
     q, k, _ = dense.tensors(call)
     q, k = (torch.nn.functional.elu(x) + 1 for x in (q, k))
     return _recurrent(call, q, k, None, divide=True)
@@ -134,14 +134,14 @@ def _decays(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"log_decay": np.log(1 - 2.0 ** (-5 - np.arange(shape.heads)))}
 
 
-def retention(call: Call) -> Array:
+def retention(call: Call) -> Tensor:
     """Sun et al. 2023, equation 6: S_n = γ S_{n-1} + K_nᵀ V_n."""
     q, k, _ = dense.tensors(call)
     decay = torch.exp(dense.tensor(call, "log_decay"))
     return _recurrent(call, q * call.scale, k, decay, divide=False)
 
 
-def based(call: Call) -> Array:
+def based(call: Call) -> Tensor:
     """The feature map of the second-order expansion: [1, x, x ⊗ x / √2]."""
     q, k, _ = dense.tensors(call)
 

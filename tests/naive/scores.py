@@ -11,11 +11,11 @@ from . import dense
 from .case import SHAPES, SQUARE, TALL, Array, Call, Case, Inputs, Shape, on
 
 
-def _causal_softmax(logits: Tensor, call: Call) -> Array:
+def _causal_softmax(logits: Tensor, call: Call) -> Tensor:
     return dense.output(dense.softmax(logits, dense.causal(call)), call)
 
 
-def _everywhere(logits: Tensor, call: Call) -> Array:
+def _everywhere(logits: Tensor, call: Call) -> Tensor:
     return dense.output(torch.softmax(logits, dim=-1), call)
 
 
@@ -23,7 +23,7 @@ def _slopes(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"slope": 2.0 ** (-8.0 * np.arange(1, shape.heads + 1) / shape.heads)}
 
 
-def alibi(call: Call) -> Array:
+def alibi(call: Call) -> Tensor:
     """Press et al. 2021, figure 3: m · [-(i - 1), …, -2, -1, 0], right-aligned on the diagonal."""
     slopes = dense.tensor(call, "slope")[None, :, None, None]
     ramp = torch.arange(call.shape.keys) - (call.shape.keys - 1)
@@ -37,7 +37,7 @@ def _t5_table(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"bias": random.normal(size=(32, shape.heads))}
 
 
-def t5(call: Call) -> Array:
+def t5(call: Call) -> Tensor:
     """`_relative_position_bucket` of T5, bidirectional, with its logarithms as whole numbers.
 
     Distance n passes the m-th of 8 wide buckets where n ≥ 8 · 16^(m/8), that is n⁸ ≥ 8⁸ · 16^m.
@@ -75,7 +75,7 @@ def _relative_shift(x: Tensor, call: Call) -> Tensor:
     return padded.reshape(*x.shape[:-2], keys + 1, rows)[..., 1:, :].reshape(x.shape)
 
 
-def transformer_xl(call: Call) -> Array:
+def transformer_xl(call: Call) -> Tensor:
     """`RelPartialLearnableMultiHeadAttn`: AC + the shifted BD."""
     q, k, _ = dense.tensors(call)
     content, position = (dense.tensor(call, n)[:, None] for n in ("content", "position"))
@@ -89,7 +89,7 @@ def _music(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"embedding": random.normal(size=(shape.keys, shape.width))}
 
 
-def music_transformer(call: Call) -> Array:
+def music_transformer(call: Call) -> Tensor:
     """Huang et al. 2018, section 3.4: skewing Q·Eᵀ."""
     q, _, _ = dense.tensors(call)
     embedding = dense.tensor(call, "embedding").flip(0)
@@ -97,7 +97,7 @@ def music_transformer(call: Call) -> Array:
     return _causal_softmax(dense.scores(call) + relative * call.scale, call)
 
 
-def gemma2(call: Call) -> Array:
+def gemma2(call: Call) -> Tensor:
     cap, window = call.parameters["cap"], call.parameters["window"]
     logits = torch.tanh(dense.scores(call) / cap) * cap
     allowed = dense.causal(call).triu(call.offset - window + 1)
@@ -108,20 +108,21 @@ def _gates(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"gate": random.normal(2.0, 1.0, (shape.batch, shape.heads, shape.keys))}
 
 
-def forgetting(call: Call) -> Array:
+def forgetting(call: Call) -> Tensor:
     """Lin et al. 2025, equation 3: exp(q·k) times the product of the gates after the key."""
     gates = torch.sigmoid(dense.tensor(call, "gate"))
     b, h, keys = gates.shape
-    products = torch.zeros(b, h, keys, keys, dtype=torch.float64)
-    for i in range(keys):
-        if i:
-            products[:, :, i, :i] = products[:, :, i - 1, :i] * gates[:, :, i, None]
-        products[:, :, i, i] = 1.0
-    weights = torch.exp(dense.scores(call)) * products[:, :, call.offset :]
+    # One row of products after another; nothing lies after the row's own key.
+    rows = [functional.one_hot(torch.tensor([0] * b * h), keys).view(b, h, keys).to(gates.dtype)]
+    for i in range(1, keys):
+        own = functional.one_hot(torch.tensor(i), keys)
+        rows.append(rows[-1] * gates[:, :, i, None] + own)
+    products = torch.stack(rows[call.offset :], dim=2)
+    weights = torch.exp(dense.scores(call)) * products
     return dense.output(weights / weights.sum(dim=-1, keepdim=True), call)
 
 
-def tapa(call: Call) -> Array:
+def tapa(call: Call) -> Tensor:
     """arXiv 2509.12635, with θ = 1/2, row by row."""
     q, k, _ = dense.tensors(call)
     width, alpha = call.shape.width, call.parameters["alpha"]
@@ -129,7 +130,7 @@ def tapa(call: Call) -> Array:
     size_k, phase_k = k.split([width // 2, width - width // 2], dim=-1)
     rows = []
     for row in range(call.shape.queries):
-        distance = (row + call.offset - torch.arange(call.shape.keys)).abs().double()
+        distance = (row + call.offset - torch.arange(call.shape.keys)).abs().to(q.dtype)
         size = (size_k @ size_q[:, :, row, :, None])[..., 0] / np.sqrt(width // 2)
         phase = (phase_k @ phase_q[:, :, row, :, None])[..., 0] / np.sqrt(width - width // 2)
         rows.append(size * torch.cos(2 * np.pi * distance.pow(alpha) * phase))
@@ -141,28 +142,30 @@ _ROTATED = 4
 _MSCALE = 1.3
 
 
-def mla(call: Call) -> Array:
+def mla(call: Call) -> Tensor:
     """DeepSeek-V2's equations as they stand, before W_uk is absorbed into the query.
 
     Keys are W_uk·c beside the shared rotated part. A head's own query is found by undoing the
     absorption, which a square W_uk allows.
     """
     random = np.random.default_rng(1)
-    up = random.normal(size=(call.shape.heads, _LATENT, _LATENT)) + 4 * np.eye(_LATENT)
-    latent, shared = np.split(call.k, [_LATENT], axis=-1)
-    absorbed, rotated = np.split(call.q, [_LATENT], axis=-1)
+    up = torch.from_numpy(random.normal(size=(call.shape.heads, _LATENT, _LATENT)))
+    up = up + 4 * torch.eye(_LATENT)
+    q, k = torch.as_tensor(call.q), torch.as_tensor(call.k)
+    latent, shared = k.split([_LATENT, _ROTATED], dim=-1)
+    absorbed, rotated = q.split([_LATENT, _ROTATED], dim=-1)
     # absorbed = W_ukᵀ · query
-    query = np.linalg.solve(up.transpose(0, 2, 1)[None], absorbed.swapaxes(-1, -2)).swapaxes(-1, -2)
-    keys = latent @ up.transpose(0, 2, 1)[None]
-    queries = torch.from_numpy(np.concatenate([query, rotated], axis=-1))
-    shared = np.broadcast_to(shared, (*keys.shape[:-1], shared.shape[-1]))
-    all_keys = torch.from_numpy(np.concatenate([keys, shared], axis=-1))
+    query = torch.linalg.solve(up.mT, absorbed.double().mT).mT.to(q.dtype)
+    keys = latent @ up.mT.to(k.dtype)
+    queries = torch.cat([query, rotated], dim=-1)
+    shared = shared.expand(*keys.shape[:-1], _ROTATED)
+    all_keys = torch.cat([keys, shared], dim=-1)
     logits = queries @ all_keys.transpose(-1, -2) * (_LATENT + _ROTATED) ** -0.5 * _MSCALE
     weights = dense.softmax(logits, dense.causal(call))
-    return (weights @ torch.from_numpy(latent)).numpy()
+    return weights @ latent
 
 
-def rope(call: Call) -> Array:
+def rope(call: Call) -> Tensor:
     """As GPT-NeoX and LLaMA rotate: complex numbers made of the two halves."""
     q, k, _ = dense.tensors(call)
     base = call.parameters["base"]
@@ -176,7 +179,7 @@ def _log_scale(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"log_scale": np.linspace(1.0, 5.5, shape.heads)}
 
 
-def cosine(call: Call) -> Array:
+def cosine(call: Call) -> Tensor:
     """`WindowAttention` of Swin Transformer V2."""
     q, k, _ = dense.tensors(call)
     cosines = functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-1, -2)
@@ -193,7 +196,7 @@ def _additive(hidden: int, shape: Shape, random: np.random.Generator) -> Inputs:
     }
 
 
-def additive(call: Call) -> Array:
+def additive(call: Call) -> Tensor:
     """Vinyals et al. 2015, equation 3, a unit of the hidden layer at a time."""
     q, k, _ = dense.tensors(call)
     group = call.shape.heads // call.shape.key_heads
@@ -201,7 +204,7 @@ def additive(call: Call) -> Array:
     keys = torch.einsum("had,bhjd->bhaj", of_key, k)
     queries = torch.einsum("had,bhid->bhai", dense.tensor(call, "of_query"), q)
     weight = dense.tensor(call, "weight")
-    logits = torch.zeros(1, dtype=torch.float64)
+    logits = q.new_zeros(1)
     for unit in range(weight.shape[1]):
         pair = queries[:, :, unit, :, None] + keys[:, :, unit, None, :]
         logits = logits + weight[:, unit, None, None] * torch.tanh(pair)
@@ -212,7 +215,7 @@ def _trilinear(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"w": random.normal(0, 0.5, (3, shape.width))}
 
 
-def bidaf(call: Call) -> Array:
+def bidaf(call: Call) -> Tensor:
     """Seo et al. 2016, equation 1: the vectors of every pair, concatenated."""
     q, k, _ = dense.tensors(call)
     weight = dense.tensor(call, "w").flatten()
@@ -230,10 +233,10 @@ def _steering(shape: Shape, random: np.random.Generator) -> Inputs:
     }
 
 
-def pasta(call: Call) -> Array:
+def pasta(call: Call) -> Tensor:
     """Zhang et al. 2023, equation 2: weights scaled after the softmax, rows renormalised."""
     weights = dense.softmax(dense.scores(call), dense.causal(call))
-    alpha = torch.tensor(call.parameters["alpha"], dtype=torch.float64)
+    alpha = weights.new_tensor(call.parameters["alpha"])
     factor = alpha.repeat(*call.inputs["emphasised"].shape)
     factor[dense.tensor(call, "emphasised")] = 1.0
     steered = weights * factor[:, None, None, :]
@@ -255,7 +258,7 @@ def _neural(rank: int, hidden: int, shape: Shape, random: np.random.Generator) -
     }
 
 
-def neural(call: Call) -> Array:
+def neural(call: Call) -> Tensor:
     """Every pair is an example of one batch through three linear layers."""
     q, k, _ = dense.tensors(call)
     group = call.shape.heads // call.shape.key_heads
@@ -276,7 +279,7 @@ def _positions(size: int, shape: Shape, random: np.random.Generator) -> Inputs:
     return {name: random.normal(size=length) for name in ("at_query", "at_key")}
 
 
-def positional(call: Call) -> Array:
+def positional(call: Call) -> Tensor:
     """softmax(P Pᵀ) V, where the tokens give the values alone."""
     queries = dense.tensor(call, "at_query")[:, call.offset :]
     keys = dense.tensor(call, "at_key")
@@ -284,11 +287,11 @@ def positional(call: Call) -> Array:
     return _everywhere(logits[None].expand(call.shape.batch, -1, -1, -1), call)
 
 
-def uniform(call: Call) -> Array:
+def uniform(call: Call) -> Tensor:
     """The running mean of the values."""
     _, _, v = dense.tensors(call)
     means = v.cumsum(dim=2) / torch.arange(1, call.shape.keys + 1)[:, None]
-    return means[:, :, call.offset :].numpy()
+    return means[:, :, call.offset :]
 
 
 _MLA = Shape(61, 61, heads=4, key_heads=1, width=_LATENT + _ROTATED, value_width=_LATENT)

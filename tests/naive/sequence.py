@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from . import dense
-from .case import SHAPES, Array, Call, Case, Shape
+from .case import SHAPES, Call, Case, Shape
 
 
-def full(call: Call) -> Array:
+def full(call: Call) -> Tensor:
     everything = torch.ones(call.shape.queries, call.shape.keys, dtype=torch.bool)
     return dense.attend(call, everything)
 
 
-def causal(call: Call) -> Array:
+def causal(call: Call) -> Tensor:
     return dense.attend(call, dense.causal(call))
 
 
-def prefix_lm(call: Call) -> Array:
+def prefix_lm(call: Call) -> Tensor:
     """Raffel et al. 2020, figure 3: the prefix is visible to every position."""
     prefix = call.parameters["prefix"]
     allowed = dense.causal(call)
@@ -25,12 +26,12 @@ def prefix_lm(call: Call) -> Array:
     return dense.attend(call, allowed)
 
 
-def sliding_window(call: Call) -> Array:
+def sliding_window(call: Call) -> Tensor:
     window = call.parameters["window"]
     return dense.attend(call, dense.from_sets(call, lambda p: range(max(0, p - window + 1), p + 1)))
 
 
-def dilated(call: Call) -> Array:
+def dilated(call: Call) -> Tensor:
     window, step = call.parameters["window"], call.parameters["step"]
 
     def keys(p: int) -> list[int]:
@@ -40,7 +41,7 @@ def dilated(call: Call) -> Array:
     return dense.attend(call, dense.from_sets(call, keys))
 
 
-def strided(call: Call) -> Array:
+def strided(call: Call) -> Tensor:
     """Child et al. 2019, 4.3: A1 = {max(0, i - l), …, i}; A2 = {j: (i - j) mod l = 0}."""
     stride = call.parameters["stride"]
 
@@ -52,7 +53,7 @@ def strided(call: Call) -> Array:
     return dense.attend(call, dense.from_sets(call, keys))
 
 
-def fixed(call: Call) -> Array:
+def fixed(call: Call) -> Tensor:
     """Child et al. 2019, 4.3: A1 = {j: ⌊j/l⌋ = ⌊i/l⌋}; A2 = {j: j mod l in {l - c, …, l - 1}}."""
     block, summary = call.parameters["block"], call.parameters["summary"]
 
@@ -64,7 +65,7 @@ def fixed(call: Call) -> Array:
     return dense.attend(call, dense.from_sets(call, keys))
 
 
-def chunked(call: Call) -> Array:
+def chunked(call: Call) -> Tensor:
     """A block-diagonal matrix of lower triangles."""
     chunk, keys = call.parameters["chunk"], call.shape.keys
     lengths = [min(chunk, keys - start) for start in range(0, keys, chunk)]
@@ -72,7 +73,7 @@ def chunked(call: Call) -> Array:
     return dense.attend(call, torch.block_diag(*blocks).bool()[call.offset :])
 
 
-def streaming_llm(call: Call) -> Array:
+def streaming_llm(call: Call) -> Tensor:
     sink, window = call.parameters["sink"], call.parameters["window"]
 
     def keys(p: int) -> set[int]:
@@ -81,7 +82,7 @@ def streaming_llm(call: Call) -> Array:
     return dense.attend(call, dense.from_sets(call, keys))
 
 
-def streaming_llm_rope(call: Call) -> Array:
+def streaming_llm_rope(call: Call) -> Tensor:
     """A cache of sinks and recent keys for every query, rotated by the index in that cache."""
     sink, window = call.parameters["sink"], call.parameters["window"]
     q, k, v = dense.tensors(call)
@@ -93,10 +94,10 @@ def streaming_llm_rope(call: Call) -> Array:
         query = dense.rotated(q[:, :, row : row + 1], torch.tensor([len(kept) - 1]))
         weights = torch.softmax(query @ cache.transpose(-1, -2) * call.scale, dim=-1)
         rows.append(weights @ v[:, :, kept])
-    return torch.cat(rows, dim=2).numpy()
+    return torch.cat(rows, dim=2)
 
 
-def star(call: Call) -> Array:
+def star(call: Call) -> Tensor:
     """Star Attention, phase 1: every block is a context of its own, behind the anchor block."""
     block = call.parameters["block"]
 
@@ -107,7 +108,7 @@ def star(call: Call) -> Array:
     return dense.attend(call, dense.from_sets(call, keys))
 
 
-def titans_mac(call: Call) -> Array:
+def titans_mac(call: Call) -> Tensor:
     """The mask of a segment of Titans MAC: memory tokens, then a causal block of tokens."""
     memory, segment = call.parameters["memory"], call.parameters["segment"]
 

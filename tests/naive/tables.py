@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import dense
-from .case import SHAPES, SQUARE, TALL, Array, Call, Case, Inputs, Shape
+from .case import SHAPES, SQUARE, TALL, Call, Case, Inputs, Shape
 
 
 def _global_flags(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"is_global": random.random((shape.batch, shape.keys)) < 0.06}
 
 
-def longformer(call: Call) -> Array:
+def longformer(call: Call) -> Tensor:
     """The band first; then whole rows and whole columns of the global tokens."""
     half = call.parameters["window"] // 2
     masks = []
@@ -31,7 +32,7 @@ def _bigbird(block: int, shape: Shape, random: np.random.Generator) -> Inputs:
     return {"random": random.integers(0, blocks, (shape.heads, blocks, 2))}
 
 
-def bigbird(call: Call) -> Array:
+def bigbird(call: Call) -> Tensor:
     """Sets of key blocks for each query block, as figure 1 of the paper draws them."""
     block, keys = call.parameters["block"], call.shape.keys
     blocks = -(-keys // block)
@@ -55,7 +56,7 @@ def _layout(block: int, shape: Shape, random: np.random.Generator) -> Inputs:
     return {"layout": layout}
 
 
-def block_sparse(call: Call) -> Array:
+def block_sparse(call: Call) -> Tensor:
     block = call.parameters["block"]
     pairs = np.kron(call.inputs["layout"], np.ones((1, block, block), dtype=bool))
     pairs = pairs[:, : call.shape.queries, : call.shape.keys]
@@ -67,7 +68,7 @@ def _documents(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"doc": np.cumsum(starts, axis=1)}
 
 
-def documents(call: Call) -> Array:
+def documents(call: Call) -> Tensor:
     """Every document on its own, then side by side."""
     masks = []
     for doc in call.inputs["doc"]:
@@ -83,7 +84,7 @@ def _segments(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"segment": np.stack([np.searchsorted(c, positions, side="right") for c in cuts])}
 
 
-def blockrank(call: Call) -> Array:
+def blockrank(call: Call) -> Tensor:
     """Gupta et al. 2025, section 3: instruction, documents and query as spans of the sequence."""
     masks = []
     for segment in call.inputs["segment"]:
@@ -103,22 +104,22 @@ def _lengths(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"present": np.arange(shape.keys)[None, :] < lengths[:, None]}
 
 
-def padding(call: Call) -> Array:
+def padding(call: Call) -> Tensor:
     """Every sentence on its own, its padding cut off."""
     q, k, v = dense.tensors(call)
-    result = torch.zeros(*q.shape[:3], v.shape[-1], dtype=torch.float64)
+    result = v.new_zeros(*q.shape[:3], v.shape[-1])
     for b, present in enumerate(dense.tensor(call, "present")):
         if present.any():
             weights = torch.softmax(q[b] @ k[b][:, present].transpose(-1, -2) * call.scale, dim=-1)
             result[b] = weights @ v[b][:, present]
-    return result.numpy()
+    return result
 
 
 def _pair_bias(shape: Shape, random: np.random.Generator) -> Inputs:
     return {"bias": random.normal(size=(shape.heads, shape.queries, shape.keys))}
 
 
-def pair_bias(call: Call) -> Array:
+def pair_bias(call: Call) -> Tensor:
     everything = torch.ones(call.shape.queries, call.shape.keys, dtype=torch.bool)
     return dense.attend(call, everything, dense.tensor(call, "bias"))
 
