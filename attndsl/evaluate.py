@@ -94,7 +94,28 @@ def evaluate(expression: Expression, environment: Environment) -> Array:
 
 
 def evaluate_size(expression: Expression, sizes: Mapping[str, int]) -> int:
-    """The value of an integer expression over sizes alone, such as an input's dimension."""
+    """The value of an integer expression over sizes alone, such as an input's dimension.
+
+    Sizes may be symbols that know arithmetic; then so is the value, unless it takes more than that.
+    """
+    match expression:
+        case Size(name=name) if name in sizes:
+            return sizes[name]
+        case Literal(value=int(value)):
+            return value
+        case Binary(operator="+" | "-" | "*" | "//" | "%", left=left, right=right):
+            first, second = evaluate_size(left, sizes), evaluate_size(right, sizes)
+            match expression.operator:
+                case "+":
+                    return first + second
+                case "-":
+                    return first - second
+                case "*":
+                    return first * second
+                case "//" if second != 0:
+                    return first // second
+                case "%" if second != 0:
+                    return first % second
     return int(evaluate(expression, Environment(sizes=sizes)))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from attndsl.evaluate import evaluate_size
 from attndsl.expression import BOOL, INT, Expression, Operand, Scalar, Size, Vector, walk
 from attndsl.printing import text
 from attndsl.records import dataclass
+from attndsl.runtime.options import DEFAULTS, Options
 from attndsl.runtime.slices import check_slices
 from attndsl.source import Span
 
@@ -65,37 +66,32 @@ def check_call(
     attention: Attention,
     operands: Mapping[str, object],
     inputs: Mapping[str, object],
-    *,
-    scale: float | None = None,
-    offset: int | None = None,
-    grid: object = None,
-    return_lse: bool = False,
+    options: Options = DEFAULTS,
 ) -> Call:
-    """Check one call of a bound attention. Raises `AttnError` A070 to A079."""
-    _check_names(attention, inputs)
+    """Check one call of a bound attention. Raises `AttnError` A070 to A079.
+
+    Sizes may be symbols, of a graph that is being made.
+    """
+    check_names(attention, inputs)
     tensors = _operand_tensors(attention, operands)
     _check_ranks(tensors)
     dtype = _check_dtypes(tensors)
     _check_devices(tensors["q"].device, tensors)
     sizes = _operand_sizes(attention, tensors)
-    sizes["offset"] = _offset(offset, sizes)
-    sizes |= _axis_sizes(attention, grid, sizes["Lk"])
+    sizes["offset"] = _offset(options.offset, sizes)
+    sizes |= _axis_sizes(attention, options.grid, sizes["Lk"])
     for name, size in sizes.items():
         if abs(size) > _GREATEST_POSITION:
             raise _error("A079", f"`{name}` is {size}, but positions are 32-bit integers")
-    if return_lse and not isinstance(attention.normalizer, Softmax):
-        raise _error(
-            "A079",
-            f"`{attention.name}` has no log-sum-exp: its normalisation is not a softmax",
-            help="call it without `return_lse`",
-        )
+    if options.return_lse:
+        check_log_sum_exp(attention)
     check_slices(attention, sizes)
     conversions = _check_inputs(attention, inputs, sizes, tensors["q"].device)
     return Call(
         dtype=dtype,
         device=tensors["q"].device,
         sizes=sizes,
-        scale=_scale(scale, sizes["D"]),
+        scale=_scale(options.scale, sizes["D"]),
         conversions=conversions,
     )
 
@@ -124,7 +120,25 @@ def needs_value(attention: Attention) -> bool:
     return True
 
 
-def _check_names(attention: Attention, inputs: Mapping[str, object]) -> None:
+def check_log_sum_exp(attention: Attention) -> None:
+    """Raises `AttnError` A079 where there is none to return."""
+    if not isinstance(attention.normalizer, Softmax):
+        raise _error(
+            "A079",
+            f"`{attention.name}` has no log-sum-exp: its normalisation is not a softmax",
+            help="call it without `return_lse`",
+        )
+
+
+def check_axes(axes: tuple[str, ...], named: Iterable[object]) -> None:
+    """Raises `AttnError` A077 where a grid names other axes than the spec."""
+    if set(named) != set(axes):
+        got = ", ".join(map(str, named))
+        raise _error("A077", f"`grid` needs the axes {', '.join(axes)}, got {got}")
+
+
+def check_names(attention: Attention, inputs: Iterable[str]) -> None:
+    """Raises `AttnError` A071 for an input that is missing, A072 for one that is not declared."""
     declared = [declaration.name for declaration in attention.inputs]
     problems: list[Diagnostic] = []
     for declaration in attention.inputs:
@@ -276,21 +290,28 @@ def _layout_help(tensor: Tensor) -> str:
     return f"dimension order is batch, heads, length, head dimension; these are {_shape(tensor)}"
 
 
-def _offset(offset: object, sizes: Mapping[str, int]) -> int:
+def _offset(offset: Any, sizes: Mapping[str, int]) -> int:
     if offset is None:
         return sizes["Lk"] - sizes["Lq"]
-    if type(offset) is not int:
+    if not _is_int(offset):
         raise _error(
             "A079",
             f"`offset` must be an int, the position of query row 0, got {_kind(offset)}",
             help="without it, the last query sits at the last key: offset = Lk - Lq",
         )
-    return offset
+    return cast(int, offset)
 
 
-def _scale(scale: object, head_dim: int) -> float:
+def _is_int(value: object) -> bool:
+    """Whether it is an int, or a graph's symbol for one; a bool is none."""
+    return type(value) is int or isinstance(value, torch.SymInt)
+
+
+def _scale(scale: Any, head_dim: int) -> float:
     if scale is None:
-        return 1.0 / math.sqrt(head_dim)
+        return cast(float, 1.0 / head_dim**0.5)
+    if isinstance(scale, torch.SymFloat):
+        return cast(float, scale)
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
         came = scale if isinstance(scale, float) else _kind(scale)
         raise _error(
@@ -314,9 +335,7 @@ def _axis_sizes(attention: Attention, grid: object, key_length: int) -> dict[str
     listed = ", ".join(axes)
     lengths = grid
     if isinstance(grid, Mapping):
-        if set(grid) != set(axes):
-            got = ", ".join(map(str, grid))
-            raise _error("A077", f"`grid` needs the axes {listed}, got {got}")
+        check_axes(axes, grid)
         lengths = tuple(grid[axis] for axis in axes)
     if not isinstance(lengths, tuple | list) or len(lengths) != len(axes):
         came = "nothing" if grid is None else repr(grid)
@@ -327,7 +346,7 @@ def _axis_sizes(attention: Attention, grid: object, key_length: int) -> dict[str
             help=f"pass `grid=({listed})`; their product is the number of keys, {key_length}",
         )
     for axis, length in zip(axes, lengths, strict=True):
-        if type(length) is not int or length < 1:
+        if not _is_int(length) or length < 1:
             raise _error("A077", f"the length of axis `{axis}` must be a positive int, {length!r}")
     if math.prod(lengths) != key_length:
         product = " × ".join(map(str, lengths))

@@ -32,6 +32,7 @@ from attndsl.planner.plan import Attend, Plan
 from attndsl.printing import text
 from attndsl.runtime.compilation import plan_of, specialize
 from attndsl.runtime.manifest import FORMAT, Manifest, TargetBuild, damaged, read_manifest
+from attndsl.runtime.options import Options
 from attndsl.runtime.serialize import decode, encode
 from attndsl.runtime.targets import Target, device_target, parse_target
 
@@ -101,7 +102,7 @@ class Artifact:
 
         Raises `AttnError` A087 where the artifact has nothing for these tensors.
         """
-        return self._calls(q, k, v, scale, offset, grid, return_lse, inputs)
+        return self._calls(q, k, v, Options(scale, offset, grid, return_lse), inputs)
 
     def prepare(self, device: str | torch.device) -> None:
         """Load the binaries for a device now, and not at the first call there.
@@ -131,7 +132,7 @@ class Artifact:
     def _calls(self) -> Calls:
         from attndsl.runtime.calls import Calls
 
-        return Calls(self.plan.attention, self._execution_for, has_backward=False)
+        return Calls(self.plan.attention, self._execution_for)
 
     @cached_property
     def _executions(self) -> dict[str, Execution]:

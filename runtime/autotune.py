@@ -22,6 +22,7 @@ from attndsl.diagnostics import AttnError
 from attndsl.records import dataclass
 from attndsl.runtime.cache import default_cache, key_of
 from attndsl.runtime.compilation import compile_with_tile, plan_of, specialize
+from attndsl.runtime.options import DEFAULTS, Options
 from attndsl.runtime.targets import Target, device_target
 
 if TYPE_CHECKING:
@@ -83,10 +84,8 @@ def tune(
     k: torch.Tensor,
     v: torch.Tensor | None,
     inputs: Mapping[str, Any],
+    options: Options = DEFAULTS,
     *,
-    scale: float | None = None,
-    offset: int | None = None,
-    grid: Any = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TuningResult:
     """Measure the candidates on one call of a bound attention, and keep the best.
@@ -98,9 +97,7 @@ def tune(
 
     from attndsl.runtime.arguments import check_call
 
-    call = check_call(
-        attention, {"q": q, "k": k, "v": v}, inputs, scale=scale, offset=offset, grid=grid
-    )
+    call = check_call(attention, {"q": q, "k": k, "v": v}, inputs, options)
     target = device_target(call.device)
     specialization = specialize(attention, call.sizes["D"], call.sizes["Dv"], call.dtype)
     tiles = candidates(attention, specialization, target)

@@ -2,6 +2,10 @@
 
 Everything that depends on shapes, strides, dtypes and devices alone is worked out when a signature
 is first seen; what is left for each call is allocation and the launch.
+
+A plain tensor under no transformation of torch's goes that short way, with or without a gradient.
+Whatever else torch can do with a call (autocast, `torch.func`, fake tensors, tracing, tensor
+subclasses) goes through the operator `attndsl::attend`, which comes back here for the numbers.
 """
 
 from __future__ import annotations
@@ -11,116 +15,88 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from attndsl.attention import Attention, has_statistic
 from attndsl.diagnostics import error
 from attndsl.runtime.arguments import Call, check_call
 from attndsl.runtime.execution import Execution
+from attndsl.runtime.options import DEFAULTS, Options
 
 if TYPE_CHECKING:
     from attndsl.runtime.gradients import Differentiable
 
 _SIGNATURES_KEPT = 512
+_PLAIN = frozenset({Tensor, torch.nn.Parameter})
+_DEFAULT_KEY = DEFAULTS.key()
+# Each of them takes as long as reading one attribute.
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled
+_count_dispatch_modes = torch._C._len_torch_dispatch_stack
+_innermost_transform = torch._C._functorch.peek_interpreter_stack
+
+# A whole call by way of `attndsl::attend`: of q, k, v, options and inputs.
+Operator = Callable[[Any, Any, Any, Options, Mapping[str, Any]], Any]
 
 
 class Calls:
-    """The calls of one bound attention. `execution_for(call, return_lse)` finds what runs one;
-    without `has_backward` a tensor that requires a gradient is refused (A082)."""
+    """The calls of one bound attention. `execution_for(call, statistics)` finds what runs one.
+
+    `operator` takes the calls that need torch's dispatcher. Without one, all are taken for calls on
+    plain tensors, and one that requires a gradient is refused (A082).
+    """
 
     def __init__(
         self,
         attention: Attention,
         execution_for: Callable[[Call, bool], Execution],
-        *,
-        has_backward: bool = True,
+        operator: Operator | None = None,
     ) -> None:
         self._attention = attention
         self._execution_for = execution_for
-        self._has_backward = has_backward
+        self._operator = operator
         self._prepared: dict[Any, tuple[Call, Execution]] = {}
         self._differentiable: dict[Any, Differentiable] = {}
 
-    def __call__(
-        self,
-        q: Any,
-        k: Any,
-        v: Any,
-        scale: float | None,
-        offset: int | None,
-        grid: Any,
-        return_lse: bool,
-        inputs: Mapping[str, Any],
-    ) -> Any:
+    def __call__(self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]) -> Any:
         """See `Kernel.__call__`."""
-        signature = (
-            *_signature(q),
-            *_signature(k),
-            *_signature(v),
-            type(scale),
-            scale,
-            type(offset),
-            offset,
-            return_lse,
-            grid if grid is None else _hashable(grid),
-            *((name, *_signature(value)) for name, value in inputs.items()),
-        )
+        if (
+            _is_any_autocast_enabled()
+            or _count_dispatch_modes()
+            or forward_ad._current_level >= 0
+            or _innermost_transform() is not None
+        ) and self._operator is not None:
+            return self._by_operator(q, k, v, options, inputs)
+        signature = self._signature(q, k, v, options, inputs)
         if torch.is_grad_enabled():
-            arguments = {"q": q, "k": k, "v": v, **inputs}
-            required = _requires_gradient(arguments)
-            if required is not None and not self._has_backward:
-                raise error(
-                    "A082",
-                    f"`{required}` requires a gradient, and an artifact runs forward only",
-                    help="call it under `torch.no_grad()`, or call the spec's own kernel",
-                )
+            required = _requires_gradient(q, k, v, inputs)
             if required is not None:
-                return self._with_gradients(
-                    signature, arguments, inputs, scale, offset, grid, return_lse
-                )
+                return self._with_gradients(required, signature, q, k, v, options, inputs)
         try:
             prepared = self._prepared.get(signature)
         except TypeError:  # something that cannot be hashed, of which the checks will complain
             prepared = None
         if prepared is None:
-            call = self._check({"q": q, "k": k, "v": v}, inputs, scale, offset, grid, return_lse)
-            prepared = call, self._execution_for(call, return_lse)
-            if len(self._prepared) >= _SIGNATURES_KEPT:
-                self._prepared.clear()
-            self._prepared[signature] = prepared
+            if self._operator is not None and _has_subclass(q, k, v, inputs):
+                return self._by_operator(q, k, v, options, inputs)
+            prepared = self._prepare(signature, q, k, v, options, inputs, options.return_lse)
         call, execution = prepared
         out, log_sum_exp = execution.run(call, q, k, v, inputs)
-        return (out, log_sum_exp) if return_lse else out
+        return (out, log_sum_exp) if options.return_lse else out
 
-    def _check(
-        self,
-        operands: Mapping[str, Any],
-        inputs: Mapping[str, Any],
-        scale: float | None,
-        offset: int | None,
-        grid: Any,
-        return_lse: bool,
-    ) -> Call:
-        return check_call(
-            self._attention,
-            operands,
-            inputs,
-            scale=scale,
-            offset=offset,
-            grid=grid,
-            return_lse=return_lse,
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor | None, options: Options, inputs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """The output, and the statistic of its rows (empty where the normalisation has none), of
+        plain tensors, whatever requires a gradient."""
+        return self.differentiable(q, k, v, options, inputs).forward(
+            {"q": q, "k": k, "v": v, **inputs}
         )
 
-    def _with_gradients(
-        self,
-        signature: Any,
-        arguments: Mapping[str, Any],
-        inputs: Mapping[str, Any],
-        scale: float | None,
-        offset: int | None,
-        grid: Any,
-        return_lse: bool,
-    ) -> Any:
-        """The same, as one operation that torch differentiates."""
+    def differentiable(
+        self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
+    ) -> Differentiable:
+        """What computes calls of this signature, forward and backward."""
+        signature = self._signature(q, k, v, options, inputs)
         try:
             known = self._differentiable.get(signature)
         except TypeError:
@@ -129,35 +105,104 @@ class Calls:
             # What serving needs not does not wait for it.
             from attndsl.runtime.gradients import Differentiable
 
-            operands = {name: arguments[name] for name in ("q", "k", "v")}
-            call = self._check(operands, inputs, scale, offset, grid, return_lse)
             statistics = has_statistic(self._attention.normalizer)
-            execution = self._execution_for(call, statistics)
+            call, execution = self._check(q, k, v, options, inputs, statistics)
             known = Differentiable(self._attention, call, execution)
             if len(self._differentiable) >= _SIGNATURES_KEPT:
                 self._differentiable.clear()
             self._differentiable[signature] = known
-        out, log_sum_exp = known(arguments)
-        return (out, log_sum_exp) if return_lse else out
+        return known
+
+    def _signature(
+        self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
+        return (
+            *_signature(q),
+            *_signature(k),
+            *_signature(v),
+            _DEFAULT_KEY if options is DEFAULTS else options.key(),
+            *((name, *_signature(value)) for name, value in inputs.items()),
+        )
+
+    def _prepare(
+        self,
+        signature: Any,
+        q: Any,
+        k: Any,
+        v: Any,
+        options: Options,
+        inputs: Mapping[str, Any],
+        statistics: bool,
+    ) -> tuple[Call, Execution]:
+        prepared = self._check(q, k, v, options, inputs, statistics)
+        if len(self._prepared) >= _SIGNATURES_KEPT:
+            self._prepared.clear()
+        self._prepared[signature] = prepared
+        return prepared
+
+    def _check(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        options: Options,
+        inputs: Mapping[str, Any],
+        statistics: bool,
+    ) -> tuple[Call, Execution]:
+        call = check_call(self._attention, {"q": q, "k": k, "v": v}, inputs, options)
+        return call, self._execution_for(call, statistics)
+
+    def _with_gradients(
+        self,
+        required: str,
+        signature: Any,
+        q: Any,
+        k: Any,
+        v: Any,
+        options: Options,
+        inputs: Mapping[str, Any],
+    ) -> Any:
+        """The same, as one operation that torch differentiates."""
+        if self._operator is None:
+            raise error(
+                "A082",
+                f"`{required}` requires a gradient, and an artifact runs forward only",
+                help="call it under `torch.no_grad()`, or call the spec's own kernel",
+            )
+        if _has_subclass(q, k, v, inputs):
+            return self._by_operator(q, k, v, options, inputs)
+        from attndsl.runtime.gradients import attend
+
+        operation = self.differentiable(q, k, v, options, inputs)
+        out, log_sum_exp = attend(operation, {"q": q, "k": k, "v": v, **inputs})
+        return (out, log_sum_exp) if options.return_lse else out
+
+    def _by_operator(
+        self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
+    ) -> Any:
+        assert self._operator is not None
+        return self._operator(q, k, v, options, inputs)
 
 
-def _requires_gradient(arguments: Mapping[str, Any]) -> str | None:
+def _requires_gradient(q: Any, k: Any, v: Any, inputs: Mapping[str, Any]) -> str | None:
     """The first argument that requires a gradient."""
-    for name, one in arguments.items():
-        if isinstance(one, Tensor) and one.requires_grad:
+    for name, one in (("q", q), ("k", k), ("v", v), *inputs.items()):
+        if getattr(one, "requires_grad", False):
             return name
     return None
+
+
+def _has_subclass(q: Any, k: Any, v: Any, inputs: Mapping[str, Any]) -> bool:
+    """Whether an argument is a tensor that only torch's dispatcher knows how to read."""
+    return any(
+        isinstance(one, Tensor) and type(one) not in _PLAIN for one in (q, k, v, *inputs.values())
+    )
 
 
 def _signature(value: Any) -> tuple[Any, ...]:
     """What decides how a tensor is read, apart from where it lies."""
     try:
-        return value.shape, value.stride(), value.dtype, value.device, value.is_neg()
+        kind = type(value)
+        return kind, value.shape, value.stride(), value.dtype, value.device, value.is_neg()
     except (AttributeError, RuntimeError):  # no tensor, or none that lies in memory
         return type(value), value
-
-
-def _hashable(grid: Any) -> Any:
-    if isinstance(grid, Mapping):
-        return tuple(grid.items())
-    return tuple(grid) if isinstance(grid, list) else grid

@@ -6,14 +6,18 @@ rebuilt for other lengths, batch sizes or head counts.
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from attndsl.attention import Attention
 from attndsl.diagnostics import error
 from attndsl.records import dataclass
+from attndsl.runtime.options import DEFAULTS, Options
 
 if TYPE_CHECKING:
     from attndsl.codegen.program import Tile
@@ -24,6 +28,22 @@ if TYPE_CHECKING:
     from attndsl.runtime.autotune import TuningResult
     from attndsl.runtime.calls import Calls
     from attndsl.runtime.execution import Execution
+
+
+# Graphs speak of a kernel by a name that is a constant of theirs.
+_NUMBERS = itertools.count()
+_KERNELS: WeakValueDictionary[str, Kernel] = WeakValueDictionary()
+
+
+def kernel_called(identity: str) -> Kernel:
+    """The living kernel of that `identity`."""
+    return _KERNELS[identity]
+
+
+def _is_traced() -> bool:
+    """Whether a graph is being made of the call, as under `torch.compile`."""
+    torch = sys.modules.get("torch")  # binding a parameter needs no torch
+    return torch is not None and torch.compiler.is_compiling()
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,9 @@ class Kernel:
         self._parameter_names = frozenset(one.name for one in attention.parameters)
         self._bound: dict[tuple[tuple[str, type, Any], ...], Kernel] = {}
         self._calls: Calls | None = None
+        # Of this object alone, so that a graph is not used for another kernel in its place.
+        self.identity = f"{attention.name} {next(_NUMBERS)}"
+        _KERNELS[self.identity] = self
         self._executions: dict[Any, Execution] = {}
         self._lock = threading.Lock()
 
@@ -120,19 +143,46 @@ class Kernel:
         kernels compute the gradients on a CPU, torch, tile by tile, elsewhere. There are no second
         derivatives.
         """
+        if _is_traced():
+            if q is None and k is None and v is None:
+                return partial(self, **named)
+            from attndsl.runtime.operator_call import attend
+
+            return attend(self, q, k, v, Options(scale, offset, grid, return_lse), named)
         if q is None and k is None and v is None and not self._is_call(named):
             return self.bind(**named)
         if self._parameter_names:
             parameters = {name: named.pop(name) for name in self._parameter_names & named.keys()}
-            bound = self.bind(**parameters)
-            return bound(
+            return self.bind(**parameters)(
                 q, k, v, scale=scale, offset=offset, grid=grid, return_lse=return_lse, **named
             )
+        if scale is None and offset is None and grid is None and not return_lse:
+            options = DEFAULTS
+        else:
+            options = Options(scale, offset, grid, return_lse)
+        return (self._calls or self.calls)(q, k, v, options, named)
+
+    @property
+    def calls(self) -> Calls:
+        """What takes the calls of this bound kernel."""
         if self._calls is None:
             from attndsl.runtime.calls import Calls
 
-            self._calls = Calls(self.attention, self._execution_for)
-        return self._calls(q, k, v, scale, offset, grid, return_lse, named)
+            self._calls = Calls(self.attention, self._execution_for, self._by_operator)
+        return self._calls
+
+    @cached_property
+    def spec(self) -> str:
+        """The spec as text, with parameters bound and definitions written out.
+
+        Raises `AttnError` A080 for what no target compiles yet.
+        """
+        from attndsl.printing import describe
+        from attndsl.runtime.compilation import plan_of
+
+        if self._ready_attention.later:
+            plan_of(self._ready_attention)
+        return describe(self._ready_attention)
 
     def plan(self, **sizes: int) -> Plan | CostedPlan:
         """What will run; it prints as readable text.
@@ -201,7 +251,7 @@ class Kernel:
             **{name: named.pop(name) for name in self._parameter_names & named.keys()}
         )
         options = {name: named.pop(name) for name in ("scale", "offset", "grid") if name in named}
-        result = tune(bound.attention, q, k, v, named, **options)
+        result = tune(bound.attention, q, k, v, named, Options(**options))
         # What was prepared for these shapes has the tile of before.
         bound._calls = None
         return result
@@ -229,6 +279,13 @@ class Kernel:
     def _is_call(self, named: Mapping[str, Any]) -> bool:
         """Whether inputs are named, so that it is the tensors that were forgotten."""
         return any(one.name in named for one in self.attention.inputs)
+
+    def _by_operator(
+        self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
+    ) -> Any:
+        from attndsl.runtime.operator_call import attend
+
+        return attend(self, q, k, v, options, inputs)
 
     def _execution_for(self, call: Call, return_lse: bool) -> Execution:
         """What runs such a call: there is one for every device, dtype and head dimension."""

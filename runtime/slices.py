@@ -60,7 +60,7 @@ def _check_equal(
                 if length is None:
                     return
                 lengths.append(length)
-    if len(set(lengths)) > 1:
+    if any(length != lengths[0] for length in lengths):
         listed = " and ".join(map(str, lengths))
         raise error(
             "A073",

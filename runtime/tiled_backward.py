@@ -83,7 +83,7 @@ def _folded(call: Call, term: FoldTerm, backward: Plan, like: Tensor) -> Tensor:
     value = _flat_value(term.value, environment, shape)
     width = like.shape[len(places) :]
     sums = torch.zeros((count + 1, *value.shape[1:]), device=like.device)
-    return sums.index_add_(0, number, value)[:count].reshape(*indexed, *width)
+    return sums.index_add_(0, number, value)[:count].reshape((*indexed, *width))
 
 
 def _flat_value(expression: Expression, environment: Environment, shape: tuple[int, ...]) -> Tensor:

@@ -14,6 +14,7 @@ from attndsl.codegen.program import DType
 from attndsl.diagnostics import AttnError
 from attndsl.module import load_text
 from attndsl.runtime.arguments import Call, check_call, converted
+from attndsl.runtime.options import Options
 
 ALIBI = """attention alibi {
     input slope: float[H]
@@ -71,7 +72,9 @@ def operands(
 def check(text: str, given: dict[str, Any] | None = None, **named: Any) -> Call:
     options = {name: named.pop(name) for name in ("scale", "offset", "grid") if name in named}
     lse = bool(named.pop("return_lse", False))
-    return check_call(attention(text), given or operands(), named, return_lse=lse, **options)
+    return check_call(
+        attention(text), given or operands(), named, Options(return_lse=lse, **options)
+    )
 
 
 def refusal(text: str, given: dict[str, Any] | None = None, **named: Any) -> tuple[str, str, str]:

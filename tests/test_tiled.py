@@ -13,6 +13,7 @@ from attndsl import reference
 from attndsl.runtime import tiled
 from attndsl.runtime.arguments import check_call, converted
 from attndsl.runtime.compilation import plan_of
+from attndsl.runtime.options import Options
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -29,9 +30,8 @@ def test_tiles_agree_with_the_reference(case: Case) -> None:
         for name, value in given.inputs.items()
     }
     axes = given.axes(attention.axes)
-    call = check_call(
-        attention, operands, inputs, scale=given.scale, offset=given.shape.offset, grid=axes
-    )
+    options = Options(given.scale, given.shape.offset, axes)
+    call = check_call(attention, operands, inputs, options)
     out, log_sum_exp = tiled.run(
         plan_of(attention),
         operands,

@@ -38,6 +38,7 @@ def tune(
     from attndsl.cli.output import show_json, table
     from attndsl.cli.sampled import sampled_call
     from attndsl.runtime.autotune import tune as measure
+    from attndsl.runtime.options import Options
 
     call = sampled_call(spec, shape, attention, param, given, grid, dtype, device)
     bound, where = call.bound, call.where
@@ -54,7 +55,9 @@ def tune(
             progress.update(task, completed=done, total=total)
 
         result = measure(
-            bound, call.q, call.k, call.v, call.inputs, grid=call.grid, on_progress=advanced
+            *(bound, call.q, call.k, call.v, call.inputs),
+            Options(grid=call.grid),
+            on_progress=advanced,
         )
     if json:
         show_json(result.as_json())

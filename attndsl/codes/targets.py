@@ -115,6 +115,26 @@ attndsl compile spec.attn --target cuda:80 --head-dim 128 --dtype bf16
 """,
         language="shell",
     ),
+    "A086": CodeEntry(
+        title="a derivative that attention does not have",
+        explanation="""\
+Attention is differentiated once, in reverse: by `backward`, `torch.autograd.grad`,
+`torch.func.grad` or `vjp`. There is no gradient of its gradient, and no forward mode (`jvp`,
+dual tensors). `create_graph=True` itself is fine, as long as nothing comes back through the
+gradients of attention.""",
+        wrong="""
+module = attndsl.parse("attention full {}")
+output = module.full(q.requires_grad_(), k, v)
+(gradient,) = torch.autograd.grad(output.square().sum(), q, create_graph=True)
+gradient.sum().backward()
+""",
+        right="""
+module = attndsl.parse("attention full {}")
+output = module.full(q.requires_grad_(), k, v)
+(gradient,) = torch.autograd.grad(output.square().sum(), q)
+""",
+        language="python",
+    ),
     "A087": CodeEntry(
         title="an artifact that was made for something else",
         explanation="""\

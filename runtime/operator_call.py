@@ -1,0 +1,103 @@
+"""A call by way of the operator `attndsl::attend`: under `torch.compile`, `torch.export`, autocast,
+`torch.func`, with fake tensors and with subclasses.
+
+What depends on the spec alone is worked out while a graph is made and is a constant of it: dynamo
+reads no further into attndsl than this file.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from attndsl.runtime.options import Options
+
+if TYPE_CHECKING:
+    from attndsl.runtime.kernel import Kernel
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _constant_of_graph(function: Function) -> Function:
+    """Called while a graph is made, on constants, for a constant."""
+    marked: Function = torch.compiler.assume_constant_result(function)  # type: ignore[no-untyped-call]
+    return marked
+
+
+def attend(
+    kernel: Kernel, q: Any, k: Any, v: Any, options: Options, named: Mapping[str, Any]
+) -> Any:
+    """See `Kernel.__call__`."""
+    identity = kernel.identity
+    parameters = {name: _constant(named[name]) for name in _parameters(identity) if name in named}
+    names = tuple(name for name in named if name not in parameters)
+    spec = _spec(identity, names, options.return_lse, **parameters)
+    inputs = [_tensor(named[name], dtype, q) for name, dtype in _inputs(identity)]
+    grid = options.grid
+    if isinstance(grid, Mapping):
+        grid = tuple(grid[axis] for axis in _axes(identity, tuple(grid)))
+    out, log_sum_exp = torch.ops.attndsl.attend(
+        spec, q, k, v, inputs, options.scale, options.offset, grid
+    )
+    return (out, log_sum_exp) if options.return_lse else out
+
+
+def _constant(value: Any) -> Any:
+    """A parameter is a constant of the graph; an int that changes dynamo would take for a size."""
+    return operator.index(value) if type(value) is int else value
+
+
+def _tensor(value: Any, dtype: torch.dtype, like: Tensor) -> Any:
+    """An input, where a plain number stands for a tensor without dimensions."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.full((), value, dtype=dtype, device=like.device)
+
+
+@_constant_of_graph
+def _parameters(identity: str) -> tuple[str, ...]:
+    return tuple(one.name for one in _kernel(identity).attention.parameters)
+
+
+@_constant_of_graph
+def _inputs(identity: str) -> tuple[tuple[str, torch.dtype], ...]:
+    """The inputs in the order in which the operator takes them."""
+    from attndsl.runtime.arguments import ELEMENT_DTYPES
+
+    declared = _kernel(identity).attention.inputs
+    return tuple((one.name, ELEMENT_DTYPES[one.element]) for one in declared)
+
+
+@_constant_of_graph
+def _axes(identity: str, named: tuple[str, ...]) -> tuple[str, ...]:
+    """The axes in the order of the spec. Raises `AttnError` A077 where others are named."""
+    from attndsl.runtime.arguments import check_axes
+
+    axes = _kernel(identity).attention.axes
+    check_axes(axes, named)
+    return axes
+
+
+@_constant_of_graph
+def _spec(identity: str, names: tuple[str, ...], return_lse: bool, **parameters: Any) -> str:
+    """The spec with its parameters bound. Raises `AttnError` for what does not depend on tensors:
+    A06x for parameters, A071 and A072 for inputs, A079 for a log-sum-exp that there is not."""
+    from attndsl.runtime.arguments import check_log_sum_exp, check_names
+    from attndsl.runtime.operator import spec_of
+
+    kernel = _kernel(identity).bind(**parameters)
+    check_names(kernel.attention, names)
+    if return_lse:
+        check_log_sum_exp(kernel.attention)
+    return spec_of(kernel)
+
+
+def _kernel(identity: str) -> Kernel:
+    from attndsl.runtime.kernel import kernel_called
+
+    return kernel_called(identity)

@@ -1,0 +1,34 @@
+"""What a call chooses beside its tensors, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    pass
+
+
+class Options(NamedTuple):
+    """The keywords of `Kernel.__call__` that are neither inputs nor parameters; see there."""
+
+    scale: float | None = None
+    offset: int | None = None
+    grid: tuple[int, ...] | Mapping[str, int] | None = None
+    return_lse: bool = False
+
+    def key(self) -> tuple[Any, ...]:
+        """Equal for options that mean the same; a bool is no number, though Python has them equal.
+
+        Cannot be hashed where an option is of no type that a call takes.
+        """
+        grid: Any = self.grid
+        if isinstance(grid, Mapping):
+            grid = tuple(grid.items())
+        elif isinstance(grid, list):
+            grid = tuple(grid)
+        scale, offset = self.scale, self.offset
+        return type(scale), scale, type(offset), offset, grid, self.return_lse
+
+
+DEFAULTS = Options()
