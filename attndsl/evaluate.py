@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from attndsl.diagnostics import InternalError, error
+from attndsl.dropout import Dropout
 from attndsl.expression import (
     Binary,
     Call,
@@ -26,6 +27,7 @@ from attndsl.expression import (
     Element,
     Expression,
     Index,
+    Kept,
     Literal,
     Matrix,
     Operand,
@@ -58,7 +60,7 @@ class Environment:
     otherwise follows from the position `i`. `axes` are the names of the attention's axes, in
     order; their lengths are the sizes `axis.NAME`. `operands` are float64, the grid with a trailing
     vector axis. `inputs` holds the caller's tensors and the token scans. `visible` is a bool array
-    over the grid, or None.
+    over the grid, or None. `dropout` is what the call drops, if its plan drops pairs.
 
     A read out of range takes the nearest element. With `clamp` that is all; without, it is an error
     (A078) wherever `visible` holds (everywhere, if it is None).
@@ -73,6 +75,7 @@ class Environment:
     score: Array | None = None
     dots: Mapping[int, Array] = field(default_factory=dict)
     visible: Array | None = None
+    dropout: Dropout | None = None
     clamp: bool = False
 
     def narrowed(self, condition: Array) -> Environment:
@@ -171,6 +174,12 @@ class _Evaluator:
                 return environment.dots[number]
             case Read():
                 return self._read(node, environment)
+            case Kept(indices=indices):
+                if environment.dropout is None:
+                    raise InternalError("a plan with dropout, and a call without")
+                return environment.dropout.kept(
+                    *(self.value(index, environment) for index in indices)
+                )
             case Unary(operator="not", operand=operand):
                 return np.logical_not(self.value(operand, environment))
             case Unary(operand=operand):

@@ -260,6 +260,18 @@ class Element(Node):
     type: Type = field(default=FLOAT, init=False, compare=False)
 
 
+@_hashed_once
+@dataclass(frozen=True)
+class Kept(Node):
+    """In a plan: what dropout multiplies the weight of a pair by, 0 or 1 / (1 - p) (`dropout.py`).
+
+    `indices` are `b`, `h` and the positions of query and key.
+    """
+
+    indices: tuple[Expression, ...]
+    type: Type = field(default=FLOAT, init=False, compare=False)
+
+
 @dataclass(frozen=True)
 class DotResult(Node):
     """In a plan: the float that matrix product `number` of the stage gives for this pair."""
@@ -284,6 +296,7 @@ Expression = (
     | Call
     | Slice
     | Element
+    | Kept
     | DotResult
 )
 
@@ -305,6 +318,7 @@ _CHILDREN: dict[type, Callable[..., tuple[Expression, ...]]] = {
     Call: lambda call: call.arguments,
     Slice: lambda slice: (slice.vector, slice.start, slice.stop),
     Element: lambda element: (element.vector, element.index),
+    Kept: lambda kept: kept.indices,
 }
 
 
@@ -314,7 +328,7 @@ def with_children(expression: Expression, operands: tuple[Expression, ...]) -> E
     if len(before) == len(operands) and all(map(operator.is_, before, operands)):
         return expression
     match expression:
-        case Read():
+        case Read() | Kept():
             return dataclasses.replace(expression, indices=operands)
         case Unary():
             return dataclasses.replace(expression, operand=operands[0])

@@ -23,6 +23,7 @@ from attndsl.expression import (
     Element,
     Expression,
     Index,
+    Kept,
     Literal,
     Operand,
     Parameter,
@@ -83,6 +84,8 @@ def _print(expression: Expression) -> tuple[str, int]:
             return f"dot#{number}", POSTFIX
         case Read(name, indices):
             return (f"{name}[{', '.join(map(text, indices))}]" if indices else name), POSTFIX
+        case Kept(indices):
+            return f"kept({', '.join(map(text, indices))})", POSTFIX
         case Unary(operator, operand):
             level = UNARY_LEVELS[operator]
             space = " " if operator == "not" else ""

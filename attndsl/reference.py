@@ -23,6 +23,7 @@ from attndsl.attention import (
     TokenScan,
 )
 from attndsl.diagnostics import InternalError, error
+from attndsl.dropout import Dropout
 from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
 from attndsl.expression import Expression, Scalar, Size, Vector
 
@@ -62,13 +63,15 @@ def run(
     scale: float | None = None,
     offset: int | None = None,
     axes: Mapping[str, int] | None = None,
+    dropout: Dropout | None = None,
 ) -> Result:
     """Run an attention whose parameters are bound.
 
     `q` is `[B, H, Lq, D]`, `k` `[B, Hkv, Lk, D]`, `v` `[B, Hkv, Lk, Dv]` (None where the spec makes
     it of `k`); query head `h` uses key head `h // (H // Hkv)`. Query row 0 sits at position
     `offset`, `Lk - Lq` by default; `scale` is `1 / sqrt(D)` by default; `axes` gives the length
-    of each axis that the spec declares. Shapes are the caller's to check.
+    of each axis that the spec declares. `dropout` multiplies the weights of values, after
+    normalisation. Shapes are the caller's to check.
 
     Raises `AttnError` A078 where a visible pair reads an input out of range, and A080 for a
     construct that cannot be run yet.
@@ -80,7 +83,7 @@ def run(
     given = {"q": np.asarray(q, np.float64), "k": np.asarray(k, np.float64)}
     if v is not None:
         given["v"] = np.asarray(v, np.float64)
-    call = _Call(attention, given, inputs, scale, offset, axes or {})
+    call = _Call(attention, given, inputs, scale, offset, axes or {}, dropout)
     batches, heads, rows = (call.sizes[name] for name in ("B", "H", "Lq"))
     output = np.zeros((batches, heads, rows, call.vectors["v"].shape[-1]))
     statistic = np.zeros((batches, heads, rows))
@@ -101,8 +104,10 @@ class _Call:
         scale: float | None,
         offset: int | None,
         axes: Mapping[str, int],
+        dropout: Dropout | None,
     ):
         self.attention = attention
+        self._dropout = dropout
         batches, heads, rows, width = given["q"].shape
         key_heads, keys = given["k"].shape[1:3]
         self.sizes: dict[str, int] = {
@@ -236,6 +241,12 @@ class _Call:
             return rows[0, 0, :, 0]
         return np.broadcast_to(rows, (1, 1, self.sizes["Lq"], 1))[0, 0, :, 0]
 
+    def _kept(self, pairs: Environment) -> Array | float:
+        """What dropout multiplies the weights of values by."""
+        if self._dropout is None:
+            return 1.0
+        return self._dropout.kept(*(pairs.indices[name] for name in "bhij"))[0, 0]
+
     def _softmax(
         self,
         score: Array,
@@ -247,7 +258,7 @@ class _Call:
     ) -> tuple[Array, Array]:
         extra = None if sink is None else self._per_row(sink, pairs)
         weights, sink_weight, log_sum_exp = _softmax(score, visible, extra)
-        output = _combine(weights, visible, value)
+        output = _combine(weights * self._kept(pairs), visible, value)
         if sink_value is not None:
             output = output + sink_weight[:, np.newaxis] * self._per_row(sink_value, pairs)
         return output, log_sum_exp
@@ -263,7 +274,7 @@ class _Call:
         scored = dataclasses.replace(pairs, score=score[np.newaxis, np.newaxis])
         weights = evaluate(normalizer.weight, scored)
         weights = np.where(visible, np.broadcast_to(weights, (1, 1, *visible.shape))[0, 0], 0.0)
-        output = _combine(weights, visible, value)
+        output = _combine(weights * self._kept(pairs), visible, value)
         match normalizer.divisor:
             case None:
                 divisor = np.ones(len(output))
@@ -299,7 +310,7 @@ class _Call:
             shared = np.sum(np.where(member & gate, first, 0.0), axis=-1, keepdims=True)
             within, _, _ = _softmax(score, member & ~gate)
             weights = weights + shared * within
-        return _combine(weights, visible, value), log_sum_exp
+        return _combine(weights * self._kept(pairs), visible, value), log_sum_exp
 
 
 def _on_grid(name: str, array: Array) -> Array:

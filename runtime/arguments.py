@@ -17,6 +17,7 @@ from torch import Tensor
 from attndsl.attention import Attention, InputDeclaration, Softmax
 from attndsl.codegen.program import DType
 from attndsl.diagnostics import AttnError, Diagnostic
+from attndsl.dropout import Dropout
 from attndsl.evaluate import evaluate_size
 from attndsl.expression import BOOL, INT, Expression, Operand, Scalar, Size, Vector, walk
 from attndsl.printing import text
@@ -53,13 +54,19 @@ _GREATEST_POSITION = 2**31 - 1
 @dataclass(frozen=True)
 class Call:
     """A checked call. `sizes` holds every run-time size; `conversions` the inputs whose dtype is
-    not what kernels read."""
+    not what kernels read. `dropout` is what it drops, for a plan that drops pairs."""
 
     dtype: DType
     device: torch.device
     sizes: Mapping[str, int]
     scale: float
     conversions: tuple[tuple[str, torch.dtype], ...]
+    dropout: Dropout | None = None
+
+    @property
+    def launch_sizes(self) -> Mapping[str, int]:
+        """All that a kernel takes as sizes."""
+        return self.sizes if self.dropout is None else {**self.sizes, **self.dropout.sizes}
 
 
 def check_call(

@@ -110,7 +110,7 @@ class CompiledBackward:
             if number in self.tables:
                 lists = self.tables[number]
                 table = lists.get({name: tensors[name] for name in lists.reads}, sizes, device)
-            self.launcher.launch_stage(number, arrays, sizes, call.scale, table)
+            self.launcher.launch_stage(number, arrays, call.launch_sizes, call.scale, table)
         return {name: arrays[buffer] for name, buffer in self.plan.gradients}
 
     def _fold(self, stage: Fold, call: Call, arrays: Mapping[str, Tensor]) -> Tensor:

@@ -146,7 +146,7 @@ class CompiledExecution:
             if self.tables is not None:
                 originals = {name: inputs[name] for name in self.tables.reads}
                 table = self.tables.get(originals, sizes, q.device)
-            self.launcher.launch(tensors, sizes, call.scale, table)
+            self.launcher.launch(tensors, call.launch_sizes, call.scale, table)
         if buffers and q.device.type == "cpu":
             self._keep_buffers(shapes, buffers)
         return out, statistics
@@ -172,7 +172,12 @@ class TiledExecution:
         operands = {"q": q, "k": k} | ({} if v is None else {"v": v})
         with torch.no_grad():
             out, statistics = tiled.run(
-                self.plan, operands, converted(inputs, call), call.sizes, call.scale
+                self.plan,
+                operands,
+                converted(inputs, call),
+                call.sizes,
+                call.scale,
+                dropout=call.dropout,
             )
         return out, statistics if self.log_sum_exp else None
 

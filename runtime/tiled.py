@@ -16,6 +16,7 @@ from torch import Tensor
 from attndsl import evaluate as numpy_evaluate
 from attndsl.attention import Elementwise, Softmax
 from attndsl.diagnostics import InternalError
+from attndsl.dropout import Dropout
 from attndsl.evaluate import evaluate_size
 from attndsl.expression import OPERANDS, QUERY_OPERANDS, Expression, Vector
 from attndsl.planner.block_map import Kind
@@ -35,12 +36,14 @@ def run(
     sizes: Mapping[str, int],
     scale: float,
     *,
+    dropout: Dropout | None = None,
     block_m: int = BLOCK_M,
     block_n: int = BLOCK_N,
 ) -> tuple[Tensor, Tensor]:
     """Output `[B, H, Lq, Dv]` in q's dtype, and log-sum-exp float32 `[B, H, Lq]` (zeros where the
     normaliser has none). Arguments are checked already; `inputs` have the dtypes kernels read."""
-    call = Call(operands, environment_of(plan, operands["q"].device, inputs, sizes, scale))
+    device = operands["q"].device
+    call = Call(operands, environment_of(plan, device, inputs, sizes, scale, dropout))
     for stage in plan.stages:
         match stage:
             case Prepare():
@@ -61,8 +64,16 @@ def environment_of(
     inputs: Mapping[str, Tensor],
     sizes: Mapping[str, int],
     scale: float,
+    dropout: Dropout | None,
 ) -> Environment:
-    return Environment(device, sizes=sizes, axes=plan.attention.axes, scale=scale, inputs=inputs)
+    return Environment(
+        device,
+        sizes=sizes,
+        axes=plan.attention.axes,
+        scale=scale,
+        inputs=inputs,
+        dropout=dropout,
+    )
 
 
 def call_of(plan: Plan, checked: CheckedCall, tensors: Mapping[str, Tensor]) -> Call:
@@ -70,7 +81,8 @@ def call_of(plan: Plan, checked: CheckedCall, tensors: Mapping[str, Tensor]) -> 
     vectors = {name: tensors[name] for name in OPERANDS if name in tensors}
     others = {name: one for name, one in tensors.items() if name not in vectors}
     device = tensors["q"].device
-    return Call(vectors, environment_of(plan, device, others, checked.sizes, checked.scale))
+    numbers = checked.sizes, checked.scale, checked.dropout
+    return Call(vectors, environment_of(plan, device, others, *numbers))
 
 
 @dataclass(frozen=True)
@@ -245,7 +257,7 @@ class _Tile:
             if sink_value is not None:
                 weighted = weighted + self._per_row(sink_value)
         for block in self._visit.blocks:
-            score, visible, value, _ = self._block(block)
+            score, visible, value, pairs = self._block(block)
             score = score.masked_fill(~visible, -torch.inf)
             higher = torch.maximum(maximum, score.amax(-1))
             # A row that has seen nothing keeps a shift that is finite.
@@ -253,7 +265,8 @@ class _Tile:
             weights = torch.exp(score - shift[..., None])
             rescale = torch.exp(maximum - shift)
             total = total * rescale + weights.sum(-1)
-            weighted = weighted * rescale[..., None] + combine(weights, visible, value)
+            kept = self._dropped(weights, pairs)
+            weighted = weighted * rescale[..., None] + combine(kept, visible, value)
             maximum = higher
         divisor = total.masked_fill(total == 0, 1.0)
         shift = maximum.masked_fill(maximum == -torch.inf, 0.0)
@@ -267,7 +280,8 @@ class _Tile:
             weights = evaluate(normalizer.weight, dataclasses.replace(pairs, score=score))
             weights = weights.expand(visible.shape).masked_fill(~visible, 0.0)
             total = total + weights.sum(-1)
-            weighted = weighted + combine(weights, visible, value)
+            kept = self._dropped(weights, pairs)
+            weighted = weighted + combine(kept, visible, value)
         match normalizer.divisor:
             case None:
                 return weighted, self._zeros()
@@ -277,6 +291,11 @@ class _Tile:
                 divisor = self._per_row(expression).expand(self._shape)
         safe = divisor.masked_fill(divisor == 0, 1.0)[..., None]
         return torch.where(divisor[..., None] == 0, 0.0, weighted / safe), divisor
+
+    def _dropped(self, weights: Tensor, pairs: Environment) -> Tensor:
+        """The weights as they multiply values."""
+        kept = self._stage.kept
+        return weights if kept is None else weights * evaluate(kept, pairs)
 
     def _zeros(self, *more: int) -> Tensor:
         return torch.zeros((*self._shape, *more), device=self._call.base.device)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attndsl.diagnostics import InternalError
+from attndsl.dropout import KEY_STEPS, MULTIPLIERS, ROUNDS, WORDS, Dropout
 from attndsl.expression import (
     Binary,
     Call,
@@ -24,6 +25,7 @@ from attndsl.expression import (
     Element,
     Expression,
     Index,
+    Kept,
     Literal,
     Matrix,
     Operand,
@@ -41,6 +43,9 @@ from attndsl.expression import (
 )
 
 
+_LOW = 0xFFFFFFFF
+
+
 @dataclass(frozen=True)
 class Environment:
     """What the names in an expression stand for; `operands` are float32 with a vector axis. An
@@ -55,6 +60,7 @@ class Environment:
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     score: Tensor | None = None
     dots: Mapping[int, Tensor] = field(default_factory=dict)
+    dropout: Dropout | None = None
     precision: torch.dtype = torch.float32
 
     def dtype(self, type: Type) -> torch.dtype:
@@ -101,6 +107,11 @@ def evaluate(node: Expression, environment: Environment) -> Tensor:
         case Read(name=name, indices=indices):
             dtype = environment.dtype(node.type)
             return _read(environment.inputs[name], [value(index) for index in indices], dtype)
+        case Kept(indices=indices):
+            if environment.dropout is None:
+                raise InternalError("a plan with dropout, and a call without")
+            is_kept = _is_kept(environment.dropout, *map(value, indices))
+            return is_kept.to(environment.precision) * environment.dropout.factor
         case Unary(operator="not", operand=operand):
             return ~value(operand)
         case Unary(operand=operand):
@@ -136,6 +147,31 @@ def _read(array: Tensor, indices: list[Tensor], dtype: torch.dtype) -> Tensor:
         index.clamp(0, length - 1) for index, length in zip(indices, array.shape, strict=False)
     )
     return array[clamped].to(dtype)
+
+
+def _is_kept(dropout: Dropout, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Which pairs have a factor that is not 0 in `Dropout.kept`."""
+    counter = torch.broadcast_tensors(_floor_divide(j, WORDS), i, h, b)
+    words = [word & _LOW for word in counter]
+    key = dropout.seed & _LOW, dropout.seed >> 32 & _LOW
+    for number in range(ROUNDS):
+        (first, low), (second, other_low) = (
+            _product(word, by) for word, by in zip(words[::2], MULTIPLIERS, strict=True)
+        )
+        left, right = (
+            (part + number * step) & _LOW for part, step in zip(key, KEY_STEPS, strict=True)
+        )
+        words = [second ^ words[1] ^ left, other_low, first ^ words[3] ^ right, low]
+    place = (j % WORDS).expand(words[0].shape)
+    word = torch.stack(words).gather(0, place[None])[0]
+    return word >= dropout.threshold
+
+
+def _product(word: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """The high and the low 32 bits of a product of 32-bit numbers, which may overflow 63 bits."""
+    low, high = word * (by & 0xFFFF), word * (by >> 16)
+    middle = high + (low >> 16)
+    return middle >> 16, (middle << 16 | low & 0xFFFF) & _LOW
 
 
 def _lifted(value: Tensor, type: Type, result: Type) -> Tensor:

@@ -8,7 +8,9 @@ its gradient, the chain rule gives, for every visible pair,
                                                                                of weights, else 0
 
 where lse is the row's log-sum-exp (sinks included), dlse its gradient and c the divisor, 1 if there
-is none. A sink is one more key of score `sink`. All else is differentiation by symbols of the
+is none. A sink is one more key of score `sink`. With dropout, a pair that is multiplied by c has
+c * (dO·v) in place of dO·v, and w * c in place of w where dv is summed up; its delta stays, as O is
+the output with dropout. All else is differentiation by symbols of the
 score, of what is prepared per token, and of scans; sums over pairs become one stage, `PairSums`.
 (For softmax: Dao et al., "FlashAttention" (2022), appendix B.2.)
 
@@ -160,7 +162,9 @@ class _Backward:
 
     def _differentiate_pairs(self) -> None:
         attend = self._attend
-        of_value = DotResult(len(attend.dots))
+        of_value: Expression = DotResult(len(attend.dots))
+        if attend.kept is not None:
+            of_value = times(attend.kept, of_value)
         match attend.normalizer:
             case Softmax(sink, sink_value):
                 weight, of_score = self._softmax(of_value, sink, sink_value)
@@ -171,6 +175,8 @@ class _Backward:
             case _:
                 raise InternalError("no backward for this normaliser")
         if attend.value.name in self._needed:
+            if attend.kept is not None:
+                weight = times(weight, attend.kept)
             self._add_sum(
                 attend.value, "key", weight, Source(OUT_GRADIENT.name, _NOUGHT, Size("Dv"))
             )

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from attndsl.attention import Elementwise, Softmax
 from attndsl.diagnostics import InternalError
+from attndsl.dropout import Dropout
 from attndsl.evaluate import Array, Environment, evaluate, evaluate_size
 from attndsl.expression import Expression, Scalar, Vector
 from attndsl.planner.block_map import Kind
@@ -41,13 +42,14 @@ def execute(
     scale: float | None = None,
     offset: int | None = None,
     axes: Mapping[str, int] | None = None,
+    dropout: Dropout | None = None,
 ) -> Result:
     """Run a plan with tiles of `block_m` queries by `block_n` keys; otherwise as `reference.run`.
 
     Raises `InternalError` where the block map breaks an invariant: a block visited twice, or a FULL
     block with keys that do not exist.
     """
-    call = call_of(plan, q, k, v, inputs, scale=scale, offset=offset, axes=axes)
+    call = call_of(plan, q, k, v, inputs, scale=scale, offset=offset, axes=axes, dropout=dropout)
     for stage in plan.stages:
         match stage:
             case Prepare():
@@ -72,6 +74,7 @@ def call_of(
     scale: float | None = None,
     offset: int | None = None,
     axes: Mapping[str, int] | None = None,
+    dropout: Dropout | None = None,
 ) -> Call:
     """The arguments of `execute`, in float64 and with all sizes."""
     given = {"q": np.asarray(q, np.float64), "k": np.asarray(k, np.float64)}
@@ -96,6 +99,7 @@ def call_of(
                 one.name: np.asarray(inputs[one.name], _DTYPES[one.element])
                 for one in plan.attention.inputs
             },
+            dropout=dropout,
             clamp=True,
         ),
     )
@@ -230,8 +234,8 @@ class _Tile:
             case Softmax(sink, sink_value):
                 state = SoftmaxState.start(shape, width)
                 for block in self._visit.blocks:
-                    score, visible, value, _ = self._block(block)
-                    state = state.absorb(score, visible, value)
+                    score, visible, value, pairs = self._block(block)
+                    state = state.absorb(score, visible, value, self._kept(pairs))
                 return state.finish(self._per_row(sink), self._per_row(sink_value))
             case Elementwise(weight, divisor, epsilon):
                 sums = SumState.start(shape, width)
@@ -239,7 +243,7 @@ class _Tile:
                     score, visible, value, pairs = self._block(block)
                     scored = dataclasses.replace(pairs, score=score)
                     weights = np.broadcast_to(evaluate(weight, scored), visible.shape)
-                    sums = sums.absorb(weights, visible, value)
+                    sums = sums.absorb(weights, visible, value, self._kept(pairs))
                 by = sums.total + epsilon if isinstance(divisor, str) else self._per_row(divisor)
                 return sums.finish(by), np.zeros(shape) if by is None else by
         raise InternalError("the executor has no rule for this normaliser")
@@ -250,6 +254,10 @@ class _Tile:
         score = np.broadcast_to(evaluate(self._stage.score, pairs), visible.shape)
         keys = self._visit.problem.key_tokens(block.box).numbers
         return score, visible, self._call.vectors(self._stage.value, self._visit, keys), pairs
+
+    def _kept(self, pairs: Environment) -> Array | float:
+        """What dropout multiplies the weights of values by."""
+        return 1.0 if self._stage.kept is None else evaluate(self._stage.kept, pairs)
 
     def _per_row(self, expression: Expression | str | None) -> Array | None:
         """A float or vector that does not vary with `j`, for every row."""

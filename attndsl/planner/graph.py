@@ -85,6 +85,8 @@ def expressions(stage: Stage) -> Iterator[Expression]:
         case Attend():
             yield stage.score
             yield stage.mask
+            if stage.kept is not None:
+                yield stage.kept
             match stage.normalizer:
                 case Softmax(sink, value):
                     yield from (one for one in (sink, value) if one is not None)

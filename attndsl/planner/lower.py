@@ -18,6 +18,7 @@ from attndsl.expression import (
     Coordinate,
     Expression,
     Index,
+    Kept,
     Literal,
     Operand,
     Size,
@@ -32,8 +33,8 @@ from attndsl.planner.products import Products
 LEADING_INDICES = {"B": "b", "H": "h", "Hkv": "g"}
 
 
-def lower(attention: Attention) -> Plan:
-    """The plan that does what `attention` means.
+def lower(attention: Attention, *, dropout: bool = False) -> Plan:
+    """The plan that does what `attention` means; with `dropout` calls say which pairs to drop.
 
     Raises `AttnError` A080 for constructs that no target compiles yet.
     """
@@ -70,6 +71,7 @@ def lower(attention: Attention) -> Plan:
         ),
         normalizer=normalizer,
         block_map=EVERYTHING if attention.mask != FALSE else Ranges(()),
+        kept=Kept(tuple(map(Index, "bhij"))) if dropout else None,
     )
     stages: list[Stage] = [_scan(scan.name, attention) for scan in attention.scans]
     stages += products.stages

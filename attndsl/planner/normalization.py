@@ -34,13 +34,17 @@ class SoftmaxState:
     def start(shape: tuple[int, ...], width: int) -> SoftmaxState:
         return SoftmaxState(np.full(shape, -np.inf), np.zeros(shape), np.zeros((*shape, width)))
 
-    def absorb(self, score: Array, visible: Array, value: Array) -> SoftmaxState:
+    def absorb(
+        self, score: Array, visible: Array, value: Array, kept: Array | float = 1.0
+    ) -> SoftmaxState:
         """With a tile of keys: `score` and `visible` are `[..., rows, keys]`, `value` `[..., keys,
-        width]`. What is not visible contributes nothing, whatever its score and value."""
+        width]`. What is not visible contributes nothing, whatever its score and value. `kept` is
+        what dropout multiplies the weights of values by."""
         score = np.where(visible, score, -np.inf)
         maximum = np.max(score, axis=-1, initial=-np.inf)
         weights = np.where(visible, np.exp(score - _finite(maximum)[..., np.newaxis]), 0.0)
-        tile = SoftmaxState(maximum, np.sum(weights, axis=-1), combine(weights, visible, value))
+        total = np.sum(weights, axis=-1)
+        tile = SoftmaxState(maximum, total, combine(weights * kept, visible, value))
         return self.merge(tile)
 
     def merge(self, other: SoftmaxState) -> SoftmaxState:
@@ -83,10 +87,12 @@ class SumState:
     def start(shape: tuple[int, ...], width: int) -> SumState:
         return SumState(np.zeros(shape), np.zeros((*shape, width)))
 
-    def absorb(self, weight: Array, visible: Array, value: Array) -> SumState:
+    def absorb(
+        self, weight: Array, visible: Array, value: Array, kept: Array | float = 1.0
+    ) -> SumState:
         """With a tile of keys, whose weights have been computed already."""
         weight = np.where(visible, weight, 0.0)
-        tile = SumState(np.sum(weight, axis=-1), combine(weight, visible, value))
+        tile = SumState(np.sum(weight, axis=-1), combine(weight * kept, visible, value))
         return self.merge(tile)
 
     def merge(self, other: SumState) -> SumState:

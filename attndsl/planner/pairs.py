@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from attndsl.attention import map_normalizer
-from attndsl.expression import Expression
+from attndsl.expression import Expression, Kept
 from attndsl.planner.lower import EVERYTHING
 from attndsl.planner.plan import Attend, ElementSum, PairStage, PairSum, Plan, Stage
 
@@ -22,6 +22,7 @@ def map_pairs(stage: Pairs, function: Callable[[Expression], Expression]) -> Pai
             stage,
             score=function(stage.score),
             normalizer=map_normalizer(stage.normalizer, function),
+            kept=None if stage.kept is None else _same_kind(stage.kept, function),
         )
     return dataclasses.replace(
         stage,
@@ -41,11 +42,18 @@ def map_pairs(stage: Pairs, function: Callable[[Expression], Expression]) -> Pai
     )
 
 
+def _same_kind(kept: Kept, function: Callable[[Expression], Expression]) -> Kept:
+    """Nothing replaces the leaf itself."""
+    return Kept(tuple(map(function, kept.indices)))
+
+
 def pair_expressions(stage: PairStage) -> Iterator[Expression]:
     """All that a stage computes for pairs: scores or what is summed up, and the mask."""
     yield stage.mask
     if isinstance(stage, Attend):
         yield stage.score
+        if stage.kept is not None:
+            yield stage.kept
         return
     for one in stage.sums:
         yield from (value for value, _ in one.terms)

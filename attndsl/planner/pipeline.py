@@ -8,8 +8,9 @@ from attndsl.attention import Attention
 from attndsl.planner.plan import Plan
 
 
-def plan(attention: Attention) -> Plan:
-    """The verified plan of an attention whose parameters are bound.
+def plan(attention: Attention, *, dropout: bool = False) -> Plan:
+    """The verified plan of an attention whose parameters are bound; with `dropout` one that drops
+    pairs, as its calls say.
 
     Raises `AttnError` A080 for a construct that no target compiles yet.
     """
@@ -17,18 +18,23 @@ def plan(attention: Attention) -> Plan:
     from attndsl.planner.lower import lower
     from attndsl.planner.passes import PASSES
 
-    return _improved(lower(attention), PASSES)
+    return _improved(lower(attention, dropout=dropout), PASSES)
 
 
 def plan_backward(
-    attention: Attention, wanted: Iterable[str] | None = None, *, log_sum_exp_gradient: bool = False
+    attention: Attention,
+    wanted: Iterable[str] | None = None,
+    *,
+    log_sum_exp_gradient: bool = False,
+    dropout: bool = False,
 ) -> Plan:
     """The plan of the backward, for the gradients of `wanted`; see `backward.differentiate`."""
     from attndsl.planner.backward import differentiate
     from attndsl.planner.lower import lower
     from attndsl.planner.passes import BACKWARD_PASSES
 
-    result = differentiate(lower(attention), wanted, log_sum_exp_gradient=log_sum_exp_gradient)
+    forward = lower(attention, dropout=dropout)
+    result = differentiate(forward, wanted, log_sum_exp_gradient=log_sum_exp_gradient)
     # The output may well depend on nothing that is wanted.
     return _improved(result, BACKWARD_PASSES) if result.gradients else result
 

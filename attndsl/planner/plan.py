@@ -8,7 +8,7 @@ buffers it reads. Emitters turn one stage into one kernel.
 from __future__ import annotations
 
 from attndsl.attention import Attention, Normalizer
-from attndsl.expression import Expression, Scalar, Size
+from attndsl.expression import Expression, Kept, Scalar, Size
 from attndsl.planner.block_map import BlockMap
 from attndsl.planner.stripes import Stripes
 from attndsl.records import dataclass
@@ -219,6 +219,9 @@ class Attend:
     `stripes.position(x)`. Queries are those of any stage.
 
     A stage has at most one of a residue, a grid and stripes.
+
+    `kept` is None, or what the weight of a pair is multiplied by as it multiplies the value: not
+    where weights are summed up, and not a sink's.
     """
 
     dots: tuple[Dot, ...]
@@ -232,6 +235,7 @@ class Attend:
     grid: Grid | None = None
     stripes: Stripes | None = None
     partial: Partial | None = None
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,8 @@ def _attend(stage: Attend) -> Iterator[str]:
     yield f"score    = {text(stage.score)}"
     yield f"mask     = {text(stage.mask)}"
     yield f"weights  = {normalizer_text(stage.normalizer)}, {carried_text(stage.normalizer)}"
+    if stage.kept is not None:
+        yield f"dropout  = weights * {text(stage.kept)}, where they multiply values"
     yield f"value    = {source_text(stage.value)}"
     yield from _blocks(stage)
 

@@ -21,6 +21,7 @@ from attndsl.expression import (
     Element,
     Expression,
     Index,
+    Kept,
     Literal,
     Matrix,
     Operand,
@@ -111,6 +112,10 @@ class _Verifier:
             self._require(
                 all(stage.partial is not None for stage in attends[:-1]),
                 "a stage before the last writes buffers",
+            )
+            self._require(
+                len({stage.kept is None for stage in attends}) == 1,
+                "dropout is for all pairs",
             )
         for number, stage in enumerate(stages):
             self._stage = f"stage {number} ({type(stage).__name__.lower()})"
@@ -221,6 +226,8 @@ class _Verifier:
         self._source(stage.value, "key")
         listed = {name for name, _ in stage.vectors}
         self._expression(stage.score, FLOAT, indices, operands=listed, dots=len(stage.dots))
+        if stage.kept is not None:
+            self._expression(stage.kept, FLOAT, indices)
         row_indices = indices - {"j"}
         match stage.normalizer:
             case Softmax(sink, value):
@@ -435,6 +442,8 @@ def _is_typed(node: Expression) -> bool:
         case Call(function, arguments):
             known = FUNCTIONS.get(function)
             return known is not None and known.arity in (None, len(arguments))
+        case Kept(indices):
+            return len(indices) == 4 and all(index.type == INT for index in indices)
         case Slice(vector, start, stop):
             return isinstance(vector.type, Vector) and start.type == stop.type == INT
         case Element(vector, index):
