@@ -31,6 +31,7 @@ ROUNDS = 10
 # Neighbouring keys that share a call of the generator, which gives four words.
 WORDS = 4
 THRESHOLD, SEED_LOW, SEED_HIGH = "dropout.threshold", "dropout.seed_low", "dropout.seed_high"
+DROPOUT_SIZES = THRESHOLD, SEED_LOW, SEED_HIGH
 """The run-time sizes that tell a kernel what to drop: 32-bit words, passed as signed numbers."""
 
 _LOW = 0xFFFFFFFF

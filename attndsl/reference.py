@@ -245,7 +245,8 @@ class _Call:
         """What dropout multiplies the weights of values by."""
         if self._dropout is None:
             return 1.0
-        return self._dropout.kept(*(pairs.indices[name] for name in "bhij"))[0, 0]
+        kept: Array = self._dropout.kept(*(pairs.indices[name] for name in "bhij"))[0, 0]
+        return kept
 
     def _softmax(
         self,

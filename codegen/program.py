@@ -25,13 +25,15 @@ class DType(Enum):
 class Specialization:
     """What one binary is compiled for: everything else is a run-time argument.
 
-    `head_dim` is D, `value_dim` Dv. `log_sum_exp` says whether the row statistics are written.
+    `head_dim` is D, `value_dim` Dv. `log_sum_exp` says whether the row statistics are written, and
+    `dropout` whether pairs are dropped, as the sizes `dropout.DROPOUT_SIZES` of a call say.
     """
 
     dtype: DType
     head_dim: int
     value_dim: int
     log_sum_exp: bool = False
+    dropout: bool = False
 
 
 @dataclass(frozen=True)

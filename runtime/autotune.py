@@ -75,7 +75,9 @@ def candidates(attention: Attention, specialization: Specialization, target: Tar
         return list(CPU_TILES)
     from attndsl.codegen.triton import tiles
 
-    return list(tiles(plan_of(attention), specialization, target.name))
+    return list(
+        tiles(plan_of(attention, dropout=specialization.dropout), specialization, target.name)
+    )
 
 
 def tune(

@@ -41,12 +41,14 @@ class Backward(Protocol):
 
 @lru_cache(maxsize=256)
 def backward_plan(
-    attention: Attention, wanted: tuple[str, ...], log_sum_exp_gradient: bool
+    attention: Attention, wanted: tuple[str, ...], log_sum_exp_gradient: bool, dropout: bool
 ) -> Plan:
     """The backward's plan for these gradients."""
     from attndsl.planner.pipeline import plan_backward
 
-    return plan_backward(attention, wanted, log_sum_exp_gradient=log_sum_exp_gradient)
+    return plan_backward(
+        attention, wanted, log_sum_exp_gradient=log_sum_exp_gradient, dropout=dropout
+    )
 
 
 def backward_for(
@@ -58,7 +60,7 @@ def backward_for(
     log_sum_exp_gradient: bool,
 ) -> Backward:
     """What computes these gradients on a target of this machine."""
-    plan = backward_plan(attention, wanted, log_sum_exp_gradient)
+    plan = backward_plan(attention, wanted, log_sum_exp_gradient, specialization.dropout)
     if target.language == "cpp" and plan.gradients:
         try:
             return _compiled(plan, specialization)

@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 NO_COMPILER = "A090"
 
 
+def plan_of(attention: Attention, *, dropout: bool = False) -> Plan:
+    """The plan of a bound attention, with `dropout` one that drops pairs.
+
+    Raises `AttnError` A080 for what no target compiles yet.
+    """
+    return _plan_of(attention, dropout)
+
+
 @lru_cache(maxsize=256)
-def plan_of(attention: Attention) -> Plan:
-    """The plan of a bound attention. Raises `AttnError` A080 for what no target compiles yet."""
+def _plan_of(attention: Attention, dropout: bool) -> Plan:
     from attndsl.planner import plan
 
-    return plan(attention)
+    return plan(attention, dropout=dropout)
 
 
 def specialize(
@@ -36,6 +43,7 @@ def specialize(
     dtype: str | DType,
     *,
     return_lse: bool = False,
+    dropout: bool = False,
 ) -> Specialization:
     """What one binary is compiled for. `value_dim` is `head_dim` where it is None, and what the
     spec says where it makes the values itself.
@@ -51,7 +59,7 @@ def specialize(
     if values is not None and isinstance(values.type, Vector):
         sizes = {"D": head_dim, "Dv": value_dim or head_dim}
         value_dim = evaluate_size(values.type.size, sizes)
-    return Specialization(dtype, head_dim, value_dim or head_dim, return_lse)
+    return Specialization(dtype, head_dim, value_dim or head_dim, return_lse, dropout)
 
 
 def emit(
@@ -65,7 +73,7 @@ def emit(
 
     dims = {"D": specialization.head_dim, "Dv": specialization.value_dim}
     check_slices(attention, dims)
-    plan = plan_of(attention)
+    plan = plan_of(attention, dropout=specialization.dropout)
     if target.language == "cpp":
         from attndsl.codegen import cpp
 
@@ -91,7 +99,8 @@ def compile_for(
     from attndsl.runtime.execution import TiledExecution
 
     _warn_of_tiled(attention.name)
-    return TiledExecution(plan_of(attention), specialization.log_sum_exp)
+    plan = plan_of(attention, dropout=specialization.dropout)
+    return TiledExecution(plan, specialization.log_sum_exp)
 
 
 def compile_with_tile(
@@ -118,8 +127,9 @@ def _built(
     from attndsl.runtime.triton import GpuProgram
     from attndsl.runtime.triton_compile import choose, compile_ahead
 
+    plan = plan_of(attention, dropout=specialization.dropout)
     if tile is None:
-        program, binaries = choose(plan_of(attention), specialization, target.name)
+        program, binaries = choose(plan, specialization, target.name)
     else:
         program = emit(attention, specialization, target, tile)[1]
         binaries = compile_ahead(program)
@@ -127,7 +137,7 @@ def _built(
             raise error(
                 "A083", f"{tile.block_m} × {tile.block_n} spills or needs too much shared memory"
             )
-    return plan_of(attention), program, GpuProgram(program, binaries)
+    return plan, program, GpuProgram(program, binaries)
 
 
 def _warn_of_tiled(name: str) -> None:

@@ -42,7 +42,6 @@ from attndsl.expression import (
     Vector,
 )
 
-
 _LOW = 0xFFFFFFFF
 
 

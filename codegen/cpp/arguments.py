@@ -8,6 +8,7 @@ from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.names import identifier
 from attndsl.codegen.program import Argument, ArgumentKind
 from attndsl.codegen.writer import Writer
+from attndsl.dropout import DROPOUT_SIZES
 
 ELEMENT_TYPES = {
     "fp32": "float",
@@ -51,7 +52,9 @@ class Arguments:
 
     def size(self, name: str) -> str:
         """A run-time size; the kernel has it under this name."""
-        spelled = name.replace(".", "_size_") if "." in name else name
+        spelled = name.replace(".", "_size_")
+        if name in DROPOUT_SIZES:
+            spelled = identifier(name, 0)
         self._sizes.setdefault(name, Argument(ArgumentKind.SIZE, name, spelled))
         return spelled
 

@@ -16,6 +16,7 @@ from attndsl.codegen.cpp.bfloat16_products import (
     PackedProducts,
     has_bfloat16_form,
 )
+from attndsl.codegen.cpp.dropout import kept_tile
 from attndsl.codegen.cpp.entry import write_entry
 from attndsl.codegen.cpp.few import FewQueries, has_few_form
 from attndsl.codegen.cpp.kernel import Kernel
@@ -57,8 +58,9 @@ class AttendKernel:
         self._products = self._products_of(arrays, tile)
         for dot in range(len(stage.dots)):
             self._expressions.spell(DotResult(dot), self._products.spelled(dot))
-        self._rows = self._normalizer_rows()
-        self._pairs = Pairs(stage, frame, self._factors, self._rows)
+        kept = kept_tile(frame)
+        self._rows = self._normalizer_rows("" if kept is None else f" * {kept.factor}")
+        self._pairs = Pairs(stage, frame, self._factors, self._rows, kept)
         self._few: FewQueries | None = None
         if has_few_form(stage):
             partials = self._own_buffer("few_partials", arrays)
@@ -115,12 +117,12 @@ class AttendKernel:
         part = "" if self._alone else f"part_{self._number}_"
         return next(name for name in _numbered(part + stem) if name not in arrays)
 
-    def _normalizer_rows(self) -> Rows:
+    def _normalizer_rows(self, kept: str) -> Rows:
         match self._stage.normalizer:
             case Softmax() as softmax:
-                return SoftmaxRows(softmax, self._expressions, self._products.unit)
+                return SoftmaxRows(softmax, self._expressions, self._products.unit, kept)
             case Elementwise() as elementwise:
-                return ElementwiseRows(elementwise, self._expressions, self._products.unit)
+                return ElementwiseRows(elementwise, self._expressions, self._products.unit, kept)
         raise InternalError("the cpp target has no rule for this normaliser")
 
     # The scratch block -----------------------------------------------------------------------

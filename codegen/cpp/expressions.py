@@ -19,6 +19,7 @@ from attndsl.codegen.cpp.scope import Level, Scope, Text
 from attndsl.codegen.cpp.vectors import Vectors
 from attndsl.codegen.program import Specialization
 from attndsl.diagnostics import InternalError, error
+from attndsl.dropout import DROPOUT_SIZES
 from attndsl.expression import (
     BOOL,
     FLOAT,
@@ -31,6 +32,7 @@ from attndsl.expression import (
     Element,
     Expression,
     Index,
+    Kept,
     Literal,
     Operand,
     Read,
@@ -212,6 +214,11 @@ class Expressions:
                 return self._node(self._coordinate(position, axis), level)
             case Read():
                 return self.reads.scalar(self, node, level)
+            case Kept(indices=indices):
+                declare_dropout(self)
+                *scalars, key = (self.text(index, level) for index in indices)
+                listed = [*(one.text for one in scalars), as_vector(key, INT).text]
+                return Text(f"dropout.kept({', '.join(listed)})", level)
             case Unary("-", operand):
                 return Text(f"-{self.text(operand, level).inside(_UNARY)}", level, _UNARY)
             case Unary("not", operand):
@@ -368,6 +375,16 @@ class Expressions:
         elif argument.type == FLOAT:
             return value
         return value if node.function == "int" else Text(f"to_float({value.text})", level)
+
+
+def declare_dropout(expressions: Expressions) -> None:
+    """The variable `dropout`, ahead of the tile."""
+    expressions.used_support.add("dropout")
+    sizes = ", ".join(map(expressions.arguments.size, DROPOUT_SIZES))
+    declaration = f"const Dropout dropout({sizes});"
+    lines = expressions.scopes[Level.UNIFORM].lines
+    if declaration not in lines:
+        lines.append(declaration)
 
 
 def _mixed(precedence: int) -> int:

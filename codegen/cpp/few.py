@@ -299,6 +299,9 @@ class FewQueries:
         score_lines = list(pairs.lines)
         weight = self._weight()
         weight_lines = pairs.lines[len(score_lines) :]
+        kept = ""
+        if self._stage.kept is not None:
+            kept = f" * {expressions.text(self._stage.kept).text}"
         hides = Scope("visible", names=dict(pairs.names))
         self._scopes[Level.PAIR] = hides
         expressions.count([mask])
@@ -319,12 +322,12 @@ class FewQueries:
                 inner.lines(*hides.lines)
                 condition = exists if visible is None else f"({exists}) & {visible.inside(7)}"
                 inner.line(f"{result} = select({condition}, {result}, floats({hidden}));")
-            inner.line(f"cells[column] = {result};")
+            inner.line(f"cells[column] = {result}{'' if weight is None else kept};")
             if weight is None:
                 inner.line("highest = maximum(highest, score);")
             else:
                 inner.line("total += weight;")
-        inner_text = "\n".join([*self._scopes[Level.STEP].lines, inner.text()])
+        inner_text = "\n".join([*self._scopes[Level.STEP].lines, inner.text(), kept])
 
         with w.block("for (int number = 0; number < count; ++number) {", "}"):
             vectors = any(name == "q" for name, _ in self._stage.vectors)
@@ -340,7 +343,7 @@ class FewQueries:
             if self._is_softmax:
                 w.line("Floats highest = floats(scratch.highest[number]);")
                 w.line(inner.text().rstrip())
-                self._write_softmax(w)
+                self._write_softmax(w, kept)
             else:
                 w.line("Floats total{};")
                 w.line(inner.text().rstrip())
@@ -367,7 +370,7 @@ class FewQueries:
                     f"number % Lq * {place.stride};"
                 )
 
-    def _write_softmax(self, w: Writer) -> None:
+    def _write_softmax(self, w: Writer, kept: str) -> None:
         power = "exp2({})" if self.unit.factor is None else f"exp2(({{}}) * {LOG2_E})"
         w.line("const float greatest_score = greatest(highest);")
         w.line("const float reference = greatest_score == -INFINITE ? 0.0f : greatest_score;")
@@ -376,6 +379,8 @@ class FewQueries:
         with w.block("for (int column = 0; column < COLUMNS; ++column) {", "}"):
             w.line(f"cells[column] = {power.format('cells[column] - reference')};")
             w.line("total += cells[column];")
+            if kept:
+                w.line(f"cells[column] = cells[column]{kept};")
         w.line("scratch.highest[number] = greatest_score;")
         w.line("scratch.total[number] = scratch.total[number] * factor + total_of(total);")
 

@@ -18,11 +18,13 @@ WEIGH = "[&](int key, int column) __attribute__((always_inline))"
 
 
 class Rows(Protocol):
-    """`unit` is that of the products; `members` are vectors per query in the scratch block;
+    """`unit` is that of the products; `kept` what dropout multiplies a weight by, as it is written
+    behind one; `members` are vectors per query in the scratch block;
     `hidden` is what a hidden pair gets; `factor` rescales what was summed so far, `final_factor`
     what is written."""
 
     unit: Unit
+    kept: str
     hidden: str
     factor: str
     final_factor: str
@@ -61,6 +63,7 @@ class SoftmaxRows:
     softmax: Softmax
     expressions: Expressions
     unit: Unit
+    kept: str = ""
     hidden: str = "-INFINITE"
     factor: str = "scratch.factor"
     final_factor: str = "final_factor"
@@ -112,7 +115,7 @@ class SoftmaxRows:
             )
             w.line("scratch.highest[column] = highest[column];")
             w.line("total[column] = scratch.total[column] * scratch.factor[column];")
-        if self.unit.rounds_weights:
+        if self.unit.rounds_weights and not self.kept:
             operands = f"reference, {self.unit.factor}, total"
             w.line(f"exponentiate(scratch.scores, keys, seen, {operands});")
         else:
@@ -126,11 +129,12 @@ class SoftmaxRows:
             w.line("const bool rescaled = any(moved);")
 
     def _write_exponentials(self, w: Writer) -> None:
-        with w.block(f"make_weights(scratch.scores, keys, seen, {WEIGH} {{", "});"):
+        makes = "make_pairs" if self.unit.rounds_weights else "make_weights"
+        with w.block(f"{makes}(scratch.scores, keys, seen, {WEIGH} {{", "});"):
             score = "scratch.scores[key * COLUMNS + column]"
             w.line(f"const Floats weight = {self._power(f'{score} - reference[column]')};")
             w.line("total[column] += weight;")
-            w.line("return weight;")
+            w.line(f"return weight{self.kept};")
 
     def write_finish(self, w: Writer, statistics: str | None) -> None:
         sink, value = self.softmax.sink, self.softmax.sink_value
@@ -207,6 +211,7 @@ class ElementwiseRows:
     elementwise: Elementwise
     expressions: Expressions
     unit: Unit
+    kept: str = ""
     hidden: str = "0.0f"
     factor: str = "scratch.factor"
     final_factor: str = "final_factor"

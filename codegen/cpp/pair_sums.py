@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
 
+from attndsl.codegen.cpp.dropout import kept_tile
 from attndsl.codegen.cpp.element_sums import ElementTotal
 from attndsl.codegen.cpp.expressions import as_mask, as_vector
 from attndsl.codegen.cpp.kernel import Kernel
@@ -41,6 +42,7 @@ class PairSumsKernel:
         frame = self._frame = TileFrame(plan, stage, specialization, arrays, tile)
         self._arguments, self._sources = frame.arguments, frame.sources
         self._expressions = frame.expressions
+        self._kept = kept_tile(frame)
         # Each value once; the first ones take the place of the scores that they are made of.
         values = [value for one in stage.sums for value, _ in one.terms]
         values += [one.value for one in stage.elements]
@@ -102,6 +104,8 @@ class PairSumsKernel:
             self._frame.write_vector_members(w)
             for tile in self._frame.reads.pair_tiles.values():
                 w.line(tile.declaration)
+            if self._kept is not None:
+                w.line(self._kept.member)
             for total in self._elements:
                 total.write_members(w)
 
@@ -211,6 +215,8 @@ class PairSumsKernel:
             self._write_values(pairs)
             for tile in self._frame.reads.pair_tiles.values():
                 w.line(tile.load)
+            if self._kept is not None:
+                self._kept.write(w)
             w.line(pairs.text().rstrip())
             for number, one in enumerate(self._stage.sums):
                 for value, source in one.terms:

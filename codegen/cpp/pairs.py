@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attndsl.codegen.cpp.dropout import KeptTile
 from attndsl.codegen.cpp.expressions import Expressions, as_mask, as_vector
 from attndsl.codegen.cpp.layout import uses
 from attndsl.codegen.cpp.normalizers import WEIGH, Rows
@@ -32,6 +33,7 @@ class Pairs:
     frame: TileFrame
     factors: QueryFactors
     rows: Rows
+    kept: KeptTile | None
 
     @property
     def reads(self) -> Reads:
@@ -46,7 +48,8 @@ class Pairs:
         """Members of the scratch block."""
         tiles = self.reads.pair_tiles.values()
         seen = ("Bits visible[BLOCK_N * COLUMNS];",) if self.stage.mask != TRUE else ()
-        return (*seen, *(tile.declaration for tile in tiles))
+        kept = () if self.kept is None else (self.kept.member,)
+        return (*seen, *kept, *(tile.declaration for tile in tiles))
 
     def write(self, before: Writer, after: Writer) -> None:
         """What stands before the products of a block, and what follows them."""
@@ -71,6 +74,8 @@ class Pairs:
         for tile in self.reads.pair_tiles.values():
             if tile not in for_mask:
                 after.line(tile.load)
+        if self.kept is not None:
+            self.kept.write(after)
         after.line(pairs.text().rstrip())
 
     def _write_visible(self, w: Writer) -> None:
@@ -141,7 +146,7 @@ class Pairs:
                 with body.block("if constexpr (partial) {", "}"):
                     self._write_hiding(body, "weight")
             self.rows.write_cell(body)
-            body.line("return weight;")
+            body.line(f"return weight{self.rows.kept};")
             self.frame.write_key(w, body.text())
 
     def _write_hiding(self, w: Writer, result: str) -> None:

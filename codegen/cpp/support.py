@@ -41,6 +41,7 @@ _PIECES: dict[str, tuple[str, ...]] = {
     "seen": ("tile",),
     "weights": ("seen",),
     "guard": ("seen",),
+    "dropout": ("seen",),
     "key_sums": ("tile", "gather"),
     "gather_rows": ("tile",),
     "grid": ("gather_rows", "floor_divide"),
