@@ -150,7 +150,7 @@ def _read(array: Tensor, indices: list[Tensor], dtype: torch.dtype) -> Tensor:
 
 def _is_kept(dropout: Dropout, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """Which pairs have a factor that is not 0 in `Dropout.kept`."""
-    shape = torch.broadcast_shapes(b.shape, h.shape, i.shape, j.shape)
+    shape = np.broadcast_shapes(b.shape, h.shape, i.shape, j.shape)
     words = [word.expand(shape) & _LOW for word in (_floor_divide(j, WORDS), i, h, b)]
     key = dropout.seed & _LOW, dropout.seed >> 32 & _LOW
     for number in range(ROUNDS):

@@ -167,6 +167,7 @@ class AttendWriter:
         visible = self._visible(tile) if kind is Kind.PARTIAL else None
         self._comment("score")
         weights, rescale = rows.absorb(visible)
+        weights = self._dropped(weights)
         self._accumulate(rows, weights, rescale, tile, present)
 
     def _add_visible(self, rows: Rows, tile: KeyTile, first: str, few: str) -> None:
@@ -176,7 +177,7 @@ class AttendWriter:
         self._write_products(tile, "")
         visible = self._visible(tile)
         weighted = WeightedTile(
-            rows.weigh_again(visible),
+            self._dropped(rows.weigh_again(visible)),
             visible,
             few,
             places.key_count(tile, first, self.repaired_keys),
@@ -188,6 +189,15 @@ class AttendWriter:
             for name, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True)
         ]
         write_product_of_visible(kernel, weighted, source, accumulators)
+
+    def _dropped(self, weights: str) -> str:
+        """The name of the weights as they multiply values."""
+        if self.stage.kept is None:
+            return weights
+        kernel = self.kernel
+        kernel.line("# Dropout: what rows are divided by is summed up without it.")
+        kept = kernel.assign("kept", kernel.value(self.stage.kept)).text
+        return kernel.assign("weights_kept", Value(f"{weights} * {kept}")).text
 
     def _comment(self, what: str) -> None:
         if what in self.comments:

@@ -63,6 +63,50 @@ def sign(x):
     """-1, 0 or 1 as x is."""
     return tl.where(x > 0.0, 1.0, tl.where(x < 0.0, -1.0, 0.0))
 ''',
+    # Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011).
+    "philox": '''
+@triton.jit
+def philox(fours, i, h, b, seed_low, seed_high):
+    """The four words of Philox-4x32-10 for each counter (fours, i, h, b)."""
+    x0, x1 = tl.cast(fours, tl.uint32), tl.cast(i, tl.uint32)
+    x2, x3 = tl.cast(h, tl.uint32), tl.cast(b, tl.uint32)
+    low, high = tl.cast(seed_low, tl.uint32), tl.cast(seed_high, tl.uint32)
+    for round in tl.static_range(10):
+        first, second = tl.umulhi(x0, 0xD2511F53), tl.umulhi(x2, 0xCD9E8D57)
+        first_low, second_low = x0 * 0xD2511F53, x2 * 0xCD9E8D57
+        x0, x1 = second ^ x1 ^ low, second_low
+        x2, x3 = first ^ x3 ^ high, first_low
+        low, high = low + 0x9E3779B9, high + 0xBB67AE85
+    return x0, x1, x2, x3
+''',
+    "kept_factor": '''
+@triton.jit
+def kept_factor(threshold):
+    """What the weights of pairs that dropout keeps are multiplied by."""
+    return 4294967296.0 / (0 - tl.cast(threshold, tl.uint32)).to(tl.float32)
+''',
+    "kept_pairs": '''
+@triton.jit
+def kept_pairs(b, h, i, j, threshold, seed_low, seed_high):
+    """What dropout multiplies the weights of pairs by, wherever their keys lie."""
+    x0, x1, x2, x3 = philox(j >> 2, i, h, b, seed_low, seed_high)
+    early = tl.where((j & 1) == 0, x0, x1)
+    late = tl.where((j & 1) == 0, x2, x3)
+    word = tl.where((j & 2) == 0, early, late)
+    return tl.where(word >= tl.cast(threshold, tl.uint32), kept_factor(threshold), 0.0)
+''',
+    "kept_tile": '''
+@triton.jit
+def kept_tile(b, h, i, start, keys: tl.constexpr, threshold, seed_low, seed_high):
+    """The same for the keys from position `start` on, a multiple of 4: they share calls."""
+    fours = (start >> 2) + tl.arange(0, keys // 4)
+    x0, x1, x2, x3 = philox(fours[None, :], i[:, None], h, b, seed_low, seed_high)
+    least = tl.cast(threshold, tl.uint32)
+    even = tl.join((x0 >= least).to(tl.int8), (x2 >= least).to(tl.int8))
+    odd = tl.join((x1 >= least).to(tl.int8), (x3 >= least).to(tl.int8))
+    bits = tl.reshape(tl.join(even, odd), [i.shape[0], keys])
+    return tl.where(bits != 0, kept_factor(threshold), 0.0)
+''',
     "softplus": f'''
 @triton.jit
 def softplus(x):

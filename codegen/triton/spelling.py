@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 
-from attndsl.codegen.triton.arrange import times
+from attndsl.codegen.triton.arrange import KEY_START, times
 from attndsl.codegen.triton.functions import DIRECT, LOG2_E
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
 from attndsl.codegen.triton.reads import read
 from attndsl.codegen.triton.reductions import reduce
 from attndsl.codegen.triton.values import Binding, Value, call, infix, union
 from attndsl.diagnostics import InternalError
+from attndsl.dropout import DROPOUT_SIZES
 from attndsl.expression import (
     BOOL,
     FLOAT,
@@ -25,6 +26,7 @@ from attndsl.expression import (
     Element,
     Expression,
     Index,
+    Kept,
     Literal,
     Operand,
     Read,
@@ -56,6 +58,8 @@ def spell(kernel: Kernel, expression: Expression) -> Value:
             return read(kernel, expression)
         case Element(vector=Operand(name=name), index=index):
             return _element(kernel, name, index)
+        case Kept(indices=indices):
+            return _kept(kernel, indices)
         case Unary(operator="-", operand=operand):
             value = kernel.value(operand)
             return Value(f"-{value.at_least(Binding.UNARY)}", value.axes, Binding.UNARY)
@@ -76,6 +80,20 @@ def _element(kernel: Kernel, operand: str, index: Expression) -> Value:
     rows = kernel.value(pointer_to(operand))
     pointers = infix("+", Binding.SUM, rows, kernel.value(index))
     return Value(f"tl.load({pointers.text}).to(tl.float32)", pointers.axes)
+
+
+def _kept(kernel: Kernel, indices: tuple[Expression, ...]) -> Value:
+    """What dropout multiplies the weights of a tile by."""
+    kernel.helpers |= {"philox", "kept_factor"}
+    sizes = [Value(kernel.size(name)) for name in DROPOUT_SIZES]
+    *others, key = indices
+    if kernel.has_keys_in_order and key == Index("j"):
+        kernel.helpers.add("kept_tile")
+        start, keys = kernel.value(KEY_START), Value(kernel.extents["n"])
+        arguments = [kernel.value(one) for one in others] + [start, keys, *sizes]
+        return Value(f"kept_tile({', '.join(one.text for one in arguments)})", "mn")
+    kernel.helpers.add("kept_pairs")
+    return call("kept_pairs", *map(kernel.value, indices), *sizes)
 
 
 def _negation(kernel: Kernel, operand: Expression) -> Value:
