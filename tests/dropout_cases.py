@@ -13,7 +13,7 @@ from cpp_calls import attention_of
 
 from attndsl import reference
 from attndsl.attention import Attention
-from attndsl.codegen.program import Specialization
+from attndsl.codegen.program import Specialization, Tile
 from attndsl.dropout import Dropout
 from attndsl.planner.execute import call_of, execute
 from attndsl.planner.execute_sums import execute_backward
@@ -23,6 +23,7 @@ from attndsl.runtime.arguments import Call as CheckedCall
 from attndsl.runtime.arguments import check_call, converted
 from attndsl.runtime.backward import Backward, TiledBackward, backward_for
 from attndsl.runtime.compilation import compile_with_tile, plan_of
+from attndsl.runtime.execution import CompiledExecution, block_tables
 from attndsl.runtime.targets import parse_target
 
 Array = np.ndarray[Any, Any]
@@ -112,6 +113,25 @@ class Case:
         return tiled.run(made, operands, inputs, call.sizes, call.scale, dropout=dropout, **blocks)[
             0
         ]
+
+    def interpreted(self, dropout: Dropout = DROPOUT) -> torch.Tensor:
+        """By a Triton kernel, in a process where Triton interprets."""
+        from attndsl.codegen import triton
+        from attndsl.runtime.triton import InterpretedProgram
+        from attndsl.runtime.triton_source import load_module
+
+        tensors = self.tensors()
+        call = self.checked(tensors, dropout)
+        made = plan_of(self.attention, dropout=True)
+        program = triton.emit(made, specialization(call), Tile(32, 16, 4, 1))
+        execution = CompiledExecution(
+            made,
+            program,
+            InterpretedProgram(program, load_module(program)),
+            block_tables(made.attend, program, self.attention.axes),
+        )
+        inputs = {name: tensors[name] for name in self.inputs}
+        return execution.run(call, *(tensors[name] for name in "qkv"), inputs)[0]
 
     def exact_gradients(self, out_gradient: Array, dropout: Dropout = DROPOUT) -> dict[str, Array]:
         """By the executor of the backward's plan."""

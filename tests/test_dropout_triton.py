@@ -1,0 +1,106 @@
+"""Dropout by Triton kernels: the same pairs as the reference, and binaries that fit a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from cpp_calls import Array, assert_close
+from dropout_cases import DROPOUT, SPECS, Case, case_of, kept_pairs
+from triton_interpreted import Interpreter
+
+from attndsl.codegen import triton as emitter
+from attndsl.codegen.program import DType, Specialization
+from attndsl.codegen.triton.targets import parse_target
+from attndsl.planner.pipeline import plan
+
+QUICK = {"sigmoid", "classes", "stripes", "documents"}
+TARGETS = ("cuda:80", "cuda:90", "hip:gfx942")
+BINARIES = [
+    pytest.param(
+        name,
+        target,
+        marks=() if (name, target) == ("sink", "cuda:90") else pytest.mark.slow,
+    )
+    for name in ("sink", "sigmoid", "documents", "classes", "grid")
+    for target in TARGETS
+]
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[Interpreter]:
+    worker = Interpreter()
+    yield worker
+    worker.close()
+
+
+def output(name: str, one_hot: bool) -> Array:
+    """What a kernel gives, in a process where Triton interprets."""
+    return np.float64(case_of(name, one_hot=one_hot).interpreted())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SPECS],
+)
+def test_kernels_drop_the_same_pairs(name: str, interpreter: Interpreter) -> None:
+    case = case_of(name, one_hot=True)
+    found = interpreter.call(output, name, True)
+    assert_close(found, case.reference().output, 3e-6)
+    np.testing.assert_array_equal(found != 0, kept_pairs(case))
+
+
+def test_a_sink_and_its_value_are_not_dropped(interpreter: Interpreter) -> None:
+    found = interpreter.call(output, "sink", False)
+    assert_close(found, case_of("sink").reference().output, 3e-6)
+
+
+def spoiled() -> Case:
+    """Most queries do not see the key whose value is NaN."""
+    case = case_of("softmax")
+    case.v[:, :, 70] = np.nan
+    return case
+
+
+def spoiled_output() -> Array:
+    return np.float64(spoiled().interpreted())
+
+
+def test_what_is_hidden_never_leaks(interpreter: Interpreter) -> None:
+    """The sums that are made anew for it drop the same pairs."""
+    wanted = spoiled().reference(DROPOUT).output
+    assert np.isnan(wanted).any()
+    assert_close(interpreter.call(spoiled_output), wanted, 3e-6)
+
+
+@pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="Triton cannot compile where it interprets"
+)
+@pytest.mark.parametrize(("name", "target"), BINARIES)
+def test_binary_fits(name: str, target: str) -> None:
+    """Without a stack, at head dimension 64."""
+    from attndsl.runtime.triton_compile import choose
+
+    made = plan(case_of(name).attention, dropout=True)
+    sizes = Specialization(DType.BFLOAT16, 64, 64, log_sum_exp=True, dropout=True)
+    _, binaries = choose(made, sizes, target)
+    gpu = parse_target(target)
+    for kernel in binaries.kernels:
+        assert kernel.resources.stack == 0
+        assert kernel.resources.shared <= gpu.shared
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_without_dropout_kernels_know_nothing_of_it(name: str) -> None:
+    attention = case_of(name).attention
+    plain, with_dropout = (
+        emitter.emit(
+            plan(attention, dropout=dropout),
+            Specialization(DType.FLOAT32, 16, 16, dropout=dropout),
+        ).text
+        for dropout in (False, True)
+    )
+    assert "dropout" not in plain
+    assert "dropout" in with_dropout
