@@ -22,6 +22,7 @@ from attndsl.evaluate import evaluate_size
 from attndsl.expression import BOOL, INT, Expression, Operand, Scalar, Size, Vector, walk
 from attndsl.printing import text
 from attndsl.records import dataclass
+from attndsl.runtime.dropout import check_dropout
 from attndsl.runtime.options import DEFAULTS, Options
 from attndsl.runtime.slices import check_slices
 from attndsl.source import Span
@@ -92,6 +93,7 @@ def check_call(
             raise _error("A079", f"`{name}` is {size}, but positions are 32-bit integers")
     if options.return_lse:
         check_log_sum_exp(attention)
+    check_dropout(options.dropout, options.seed)
     check_slices(attention, sizes)
     conversions = _check_inputs(attention, inputs, sizes, tensors["q"].device)
     return Call(

@@ -10,6 +10,7 @@ subclasses) goes through the operator `attndsl::attend`, which comes back here f
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from torch.autograd import forward_ad
 
 from attndsl.attention import Attention, has_statistic
 from attndsl.diagnostics import error
+from attndsl.dropout import Dropout
 from attndsl.runtime.arguments import Call, check_call
 from attndsl.runtime.execution import Execution
 from attndsl.runtime.options import DEFAULTS, Options
@@ -71,6 +73,7 @@ class Calls:
             required = _requires_gradient(q, k, v, inputs)
             if required is not None:
                 return self._with_gradients(required, signature, q, k, v, options, inputs)
+        dropout = _dropout(options)
         try:
             prepared = self._prepared.get(signature)
         except TypeError:  # something that cannot be hashed, of which the checks will complain
@@ -78,9 +81,11 @@ class Calls:
         if prepared is None:
             if self._operator is not None and _has_subclass(q, k, v, inputs):
                 return self._by_operator(q, k, v, options, inputs)
-            prepared = self._prepare(signature, q, k, v, options, inputs, options.return_lse)
+            prepared = self._prepare(
+                signature, q, k, v, options, inputs, options.return_lse, dropout
+            )
         call, execution = prepared
-        out, log_sum_exp = execution.run(call, q, k, v, inputs)
+        out, log_sum_exp = execution.run(_dropping(call, dropout), q, k, v, inputs)
         return (out, log_sum_exp) if options.return_lse else out
 
     def forward(
@@ -95,8 +100,8 @@ class Calls:
     def differentiable(
         self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
     ) -> Differentiable:
-        """What computes calls of this signature, forward and backward."""
-        signature = self._signature(q, k, v, options, inputs)
+        """What computes calls of this signature, forward and backward, dropping the same pairs."""
+        signature, dropout = self._signature(q, k, v, options, inputs), _dropout(options)
         try:
             known = self._differentiable.get(signature)
         except TypeError:
@@ -106,12 +111,12 @@ class Calls:
             from attndsl.runtime.gradients import Differentiable
 
             statistics = has_statistic(self._attention.normalizer)
-            call, execution = self._check(q, k, v, options, inputs, statistics)
+            call, execution = self._check(q, k, v, options, inputs, statistics, dropout)
             known = Differentiable(self._attention, call, execution)
             if len(self._differentiable) >= _SIGNATURES_KEPT:
                 self._differentiable.clear()
             self._differentiable[signature] = known
-        return known
+        return known.dropping(dropout)
 
     def _signature(
         self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
@@ -133,8 +138,9 @@ class Calls:
         options: Options,
         inputs: Mapping[str, Any],
         statistics: bool,
+        dropout: Dropout | None,
     ) -> tuple[Call, Execution]:
-        prepared = self._check(q, k, v, options, inputs, statistics)
+        prepared = self._check(q, k, v, options, inputs, statistics, dropout)
         if len(self._prepared) >= _SIGNATURES_KEPT:
             self._prepared.clear()
         self._prepared[signature] = prepared
@@ -148,8 +154,10 @@ class Calls:
         options: Options,
         inputs: Mapping[str, Any],
         statistics: bool,
+        dropout: Dropout | None,
     ) -> tuple[Call, Execution]:
         call = check_call(self._attention, {"q": q, "k": k, "v": v}, inputs, options)
+        call = _dropping(call, dropout)
         return call, self._execution_for(call, statistics)
 
     def _with_gradients(
@@ -182,6 +190,20 @@ class Calls:
     ) -> Any:
         assert self._operator is not None
         return self._operator(q, k, v, options, inputs)
+
+
+def _dropout(options: Options) -> Dropout | None:
+    """What a call drops; a seed is drawn where it brings none."""
+    if options.dropout is None and options.seed is None:
+        return None
+    from attndsl.runtime.dropout import dropout_of
+
+    return dropout_of(options.dropout, options.seed)
+
+
+def _dropping(call: Call, dropout: Dropout | None) -> Call:
+    """The call, which others of its signature share, with what this one drops."""
+    return call if dropout is None else dataclasses.replace(call, dropout=dropout)
 
 
 def _requires_gradient(q: Any, k: Any, v: Any, inputs: Mapping[str, Any]) -> str | None:

@@ -5,6 +5,8 @@ There is one derivative. Second derivatives and forward-mode ones are refused (A
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, Protocol
@@ -17,6 +19,7 @@ from torch.autograd.function import _SingleLevelFunction
 from attndsl.attention import Attention, Softmax, has_statistic
 from attndsl.codegen.program import Specialization
 from attndsl.diagnostics import error
+from attndsl.dropout import Dropout
 from attndsl.runtime.arguments import Call, converted
 from attndsl.runtime.backward import Backward, backward_for
 from attndsl.runtime.execution import Execution
@@ -111,6 +114,14 @@ class Differentiable:
         self._attention, self._call, self._execution = attention, call, execution
         self._backwards: dict[tuple[tuple[str, ...], bool], Backward] = {}
 
+    def dropping(self, dropout: Dropout | None) -> Differentiable:
+        """The same for what one call drops."""
+        if dropout is None:
+            return self
+        other = copy.copy(self)
+        other._call = dataclasses.replace(self._call, dropout=dropout)
+        return other
+
     @property
     def has_log_sum_exp(self) -> bool:
         return has_log_sum_exp(self._attention)
@@ -190,7 +201,12 @@ class Differentiable:
             sizes = self._call.sizes
             known = backward_for(
                 self._attention,
-                Specialization(self._call.dtype, sizes["D"], sizes["Dv"]),
+                Specialization(
+                    self._call.dtype,
+                    sizes["D"],
+                    sizes["Dv"],
+                    dropout=self._call.dropout is not None,
+                ),
                 device_target(self._call.device),
                 wanted,
                 log_sum_exp_gradient=log_sum_exp_gradient,

@@ -126,6 +126,8 @@ class Kernel:
         offset: int | None = None,
         grid: tuple[int, ...] | Mapping[str, int] | None = None,
         return_lse: bool = False,
+        dropout: float | None = None,
+        seed: int | None = None,
         **named: Any,
     ) -> Any:
         """Compute the attention, or bind parameters where no tensors are given.
@@ -135,6 +137,12 @@ class Kernel:
         where the spec makes it of `k`. The spec's inputs are passed by name. `scale` replaces
         1/sqrt(D); `offset` is the position of query row 0, Lk - Lq unless given; `grid` gives the
         length of each of the spec's axes.
+
+        `dropout` is the probability with which a pair is dropped: its weight, after normalisation,
+        counts 0 then, and 1 / (1 - dropout) times itself otherwise; the log-sum-exp stays. Which
+        pairs these are is a function of (seed, b, h, i, j), the same on every target (see
+        `attndsl.dropout`). `seed` is an int of 64 bits, or a tensor that holds one; without it,
+        torch's default generator on the CPU draws one.
 
         Returns `[B, H, Lq, Dv]` in q's dtype; with `return_lse` also the log-sum-exp of every row,
         float32 `[B, H, Lq]`, −∞ for a row that sees nothing.
@@ -148,18 +156,28 @@ class Kernel:
                 return partial(self, **named)
             from attndsl.runtime.operator_call import attend
 
-            return attend(self, q, k, v, Options(scale, offset, grid, return_lse), named)
+            options = Options(scale, offset, grid, return_lse, dropout, seed)
+            return attend(self, q, k, v, options, named)
         if q is None and k is None and v is None and not self._is_call(named):
             return self.bind(**named)
         if self._parameter_names:
             parameters = {name: named.pop(name) for name in self._parameter_names & named.keys()}
             return self.bind(**parameters)(
-                q, k, v, scale=scale, offset=offset, grid=grid, return_lse=return_lse, **named
+                q,
+                k,
+                v,
+                scale=scale,
+                offset=offset,
+                grid=grid,
+                return_lse=return_lse,
+                dropout=dropout,
+                seed=seed,
+                **named,
             )
-        if scale is None and offset is None and grid is None and not return_lse:
-            options = DEFAULTS
-        else:
-            options = Options(scale, offset, grid, return_lse)
+        options = DEFAULTS
+        given = scale, offset, grid, dropout, seed
+        if return_lse or any(one is not None for one in given):
+            options = Options(scale, offset, grid, return_lse, dropout, seed)
         return (self._calls or self.calls)(q, k, v, options, named)
 
     @property
@@ -296,7 +314,12 @@ class Kernel:
         target = device_target(call.device)
         sizes = call.sizes
         specialization = specialize(
-            self.attention, sizes["D"], sizes["Dv"], call.dtype, return_lse=return_lse
+            self.attention,
+            sizes["D"],
+            sizes["Dv"],
+            call.dtype,
+            return_lse=return_lse,
+            dropout=call.dropout is not None,
         )
         tile = best_tile(self.attention, specialization, target, call)
         key = target, specialization, tile

@@ -6,13 +6,15 @@ process that runs it (a program from `torch.export`, compiled code from a cache)
 `import attndsl.runtime.operator`; and what comes from a file goes through the checker, as any spec
 does. The inputs come as one list, in the order in which the spec declares them.
 
-    attend(spec, q, k, v, inputs, scale, offset, grid) -> (out, statistic)
+    attend(spec, q, k, v, inputs, scale, offset, grid, dropout, seed) -> (out, statistic)
     attend_backward(spec, q, k, v, inputs, scale, offset, grid, out, statistic, of_out,
-                    of_statistic, needed) -> gradients of what is needed of q, k, v and the inputs
+                    of_statistic, needed, dropout, seed)
+        -> gradients of what is needed of q, k, v and the inputs
 
 The statistic is float32: the log-sum-exp of every row, or what its weights were divided by; empty
-where the normalisation has neither. Fake tensors are checked as tensors are (A07x), with sizes that
-may be symbols. The numbers come from `Calls`, as in a plain call.
+where the normalisation has neither. The seed of dropout is a tensor, one int64, that the caller has
+drawn: so both operators drop the same pairs. Fake tensors are checked as tensors are (A07x), with
+sizes that may be symbols. The numbers come from `Calls`, as in a plain call.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from attndsl.attention import has_statistic
+from attndsl.diagnostics import error
 from attndsl.runtime.arguments import check_call
 from attndsl.runtime.gradients import (
     attend,
@@ -72,10 +75,13 @@ _CALL = (
     "str spec, Tensor q, Tensor k, Tensor? v, Tensor[] inputs, "
     "float? scale, SymInt? offset, SymInt[]? grid"
 )
-_library.define(f"attend({_CALL}) -> (Tensor, Tensor)", tags=torch.Tag.pt2_compliant_tag)
+_DROPOUT = "float? dropout=None, Tensor? seed=None"
+_library.define(
+    f"attend({_CALL}, {_DROPOUT}) -> (Tensor, Tensor)", tags=torch.Tag.pt2_compliant_tag
+)
 _library.define(
     f"attend_backward({_CALL}, Tensor out, Tensor statistic, Tensor? of_out, Tensor? of_statistic, "
-    "bool[] needed) -> Tensor[]",
+    f"bool[] needed, {_DROPOUT}) -> Tensor[]",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _attend = torch.ops.attndsl.attend.default
@@ -87,8 +93,17 @@ def _named(kernel: Kernel, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     return {one.name: tensor for one, tensor in zip(declared, inputs, strict=True)}
 
 
-def _options(scale: float | None, offset: int | None, grid: Grid) -> Options:
-    return Options(scale, offset, None if grid is None else tuple(grid))
+def _options(
+    scale: float | None,
+    offset: int | None,
+    grid: Grid,
+    dropout: float | None,
+    seed: Tensor | None,
+) -> Options:
+    if dropout and seed is None:
+        raise error("A079", "`attend` needs a `seed` with `dropout`", help="draw one for both")
+    axes = None if grid is None else tuple(grid)
+    return Options(scale, offset, axes, dropout=dropout, seed=seed)
 
 
 def _forward(
@@ -100,9 +115,13 @@ def _forward(
     scale: float | None,
     offset: int | None,
     grid: Grid,
+    dropout: float | None = None,
+    seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     kernel = kernel_of(spec)
-    return kernel.calls.forward(q, k, v, _options(scale, offset, grid), _named(kernel, inputs))
+    return kernel.calls.forward(
+        q, k, v, _options(scale, offset, grid, dropout, seed), _named(kernel, inputs)
+    )
 
 
 def _fake_forward(
@@ -114,11 +133,13 @@ def _fake_forward(
     scale: float | None,
     offset: int | None,
     grid: Grid,
+    dropout: float | None = None,
+    seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     kernel = kernel_of(spec)
     attention = kernel.attention
     operands = {"q": q, "k": k, "v": v}
-    options = _options(scale, offset, grid)
+    options = _options(scale, offset, grid, dropout, seed)
     sizes = check_call(attention, operands, _named(kernel, inputs), options).sizes
     rows = sizes["B"], sizes["H"], sizes["Lq"]
     statistic = rows if has_statistic(attention.normalizer) else (0,)
@@ -139,19 +160,27 @@ def _backward(
     of_out: Tensor | None,
     of_statistic: Tensor | None,
     needed: Sequence[bool],
+    dropout: float | None = None,
+    seed: Tensor | None = None,
 ) -> list[Tensor]:
     kernel = kernel_of(spec)
     named = _named(kernel, inputs)
-    operation = kernel.calls.differentiable(q, k, v, _options(scale, offset, grid), named)
+    operation = kernel.calls.differentiable(
+        q, k, v, _options(scale, offset, grid, dropout, seed), named
+    )
     arguments = {"q": q, "k": k, "v": v, **named}
     wanted = tuple(name for name, need in zip(arguments, needed, strict=True) if need)
     return operation.gradients(arguments, (out, statistic), (of_out, of_statistic), wanted)
 
 
+# Where it stands among the arguments that follow the tensors.
+_NEEDED = 7
+
+
 def _fake_backward(
     spec: str, q: Tensor, k: Tensor, v: Tensor | None, inputs: Sequence[Tensor], *rest: Any
 ) -> list[Tensor]:
-    needed = rest[-1]
+    needed = rest[_NEEDED]
     tensors = (q, k, v, *inputs)
     return [
         one.new_empty(one.shape)
@@ -188,8 +217,9 @@ class _ByOperator:
     ) -> list[Tensor]:
         needed = [name in wanted for name in ("q", "k", "v", *self._names)]
         operands = self._operands(arguments)
+        given, dropout = self._options[:3], self._options[3:]
         found: list[Tensor] = _attend_backward(
-            self._spec, *operands, *self._options, *results, *gradients, needed
+            self._spec, *operands, *given, *results, *gradients, needed, *dropout
         )
         return found
 

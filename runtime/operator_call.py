@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from attndsl.runtime.dropout import check_dropout, drawn_seed
 from attndsl.runtime.options import Options
 
 if TYPE_CHECKING:
@@ -41,10 +42,24 @@ def attend(
     grid = options.grid
     if isinstance(grid, Mapping):
         grid = tuple(grid[axis] for axis in _axes(identity, tuple(grid)))
+    if not torch.compiler.is_compiling():
+        check_dropout(options.dropout, options.seed)
+    dropout, seed = options.dropout, None
+    if dropout:
+        seed = _seed(options.seed)
     out, log_sum_exp = torch.ops.attndsl.attend(
-        spec, q, k, v, inputs, options.scale, options.offset, grid
+        spec, q, k, v, inputs, options.scale, options.offset, grid, dropout, seed
     )
     return (out, log_sum_exp) if options.return_lse else out
+
+
+def _seed(seed: Any) -> Tensor:
+    """A tensor, so that no graph is for one seed alone."""
+    if seed is None:
+        return drawn_seed()
+    if isinstance(seed, Tensor):
+        return seed
+    return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64)
 
 
 def _constant(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
 
 
 class Options(NamedTuple):
@@ -16,9 +16,13 @@ class Options(NamedTuple):
     offset: int | None = None
     grid: tuple[int, ...] | Mapping[str, int] | None = None
     return_lse: bool = False
+    dropout: float | None = None
+    seed: int | Tensor | None = None
 
     def key(self) -> tuple[Any, ...]:
         """Equal for options that mean the same; a bool is no number, though Python has them equal.
+
+        Of dropout, whether anything is dropped: the same kernel drops other pairs.
 
         Cannot be hashed where an option is of no type that a call takes.
         """
@@ -28,7 +32,8 @@ class Options(NamedTuple):
         elif isinstance(grid, list):
             grid = tuple(grid)
         scale, offset = self.scale, self.offset
-        return type(scale), scale, type(offset), offset, grid, self.return_lse
+        drops = isinstance(self.dropout, int | float) and self.dropout != 0
+        return type(scale), scale, type(offset), offset, grid, self.return_lse, drops
 
 
 DEFAULTS = Options()

@@ -16,6 +16,7 @@ from attndsl.attention import (
 from attndsl.check import calls, expressions
 from attndsl.check.operators import describe
 from attndsl.check.scope import (
+    KEYWORDS,
     PAIR_INDICES,
     RESERVED,
     RESULTS,
@@ -51,6 +52,7 @@ Result = TypeVar("Result")
 
 # What is a tensor when a kernel runs.
 _TENSORS = ("an input", "a running sum")
+_OF_CALLS = ("an input", "a parameter")
 
 
 class Declarations:
@@ -106,7 +108,9 @@ class Declarations:
     def declare(self, name: syntax.Name, what: str) -> str:
         """Note a name that the spec declares. A015 where it is reserved, A040 where it is taken."""
         word = name.parts[0]
-        if word in RESERVED or (what in _TENSORS and word in RESULTS):
+        is_taken = what in _TENSORS and word in RESULTS
+        is_taken |= what in _OF_CALLS and word in KEYWORDS
+        if word in RESERVED or is_taken:
             raise self.fault(
                 "A015",
                 f"`{word}` cannot name {what}",
@@ -371,5 +375,6 @@ def _meaning(word: str) -> str:
         "scale": "the scale of the dot product",
         "out": "the result of a kernel",
         "log_sum_exp": "a result of a kernel",
+        **dict.fromkeys(KEYWORDS, "an argument of every call"),
     }
     return f"`{word}` is {meanings.get(word, 'a size')}"

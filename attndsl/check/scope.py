@@ -26,6 +26,8 @@ SHADOWED = frozenset({"g", "n", "t"})
 RESERVED = frozenset({*SIZES, *INDICES, *OPERANDS, "scale"}) - SHADOWED
 # What a kernel writes: no tensor that it reads may have these names.
 RESULTS = frozenset({"out", "log_sum_exp"})
+# What every call takes by these names: no input or parameter may have them.
+KEYWORDS = frozenset({"dropout", "seed"})
 PAIR_INDICES = frozenset({"b", "h", "g", "i", "j", "row"})
 QUERY_INDICES = frozenset({"b", "h", "g", "i", "row"})
 KEY_INDICES = frozenset({"b", "g", "j"})

@@ -145,7 +145,8 @@ run(attention, q.numpy(), k.numpy(), v.numpy(), {"bias": torch.zeros(4, 8).numpy
         title="a number that the call cannot use",
         explanation="""\
 `scale` is a finite number, `offset` an int (the position of query row 0); positions and
-`int` inputs fit into 32 bits. Only a softmax has a log-sum-exp to return.""",
+`int` inputs fit into 32 bits. Only a softmax has a log-sum-exp to return. `dropout` is a
+probability, at least 0 and less than 1, and `seed`, which goes with it, an int of 64 bits.""",
         wrong=_FULL + "module.full(q, k, v, offset=0.5)\n",
         right=_FULL + "module.full(q, k, v, offset=0)\n",
         language="python",

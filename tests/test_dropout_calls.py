@@ -1,0 +1,151 @@
+"""Calls with dropout: seeds, gradients through torch, and what does not change."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cpp_calls import attention_of
+from dropout_cases import DROPOUT, case_of
+from torch.utils.checkpoint import checkpoint
+
+from attndsl.dropout import Dropout
+from attndsl.runtime.kernel import Kernel
+
+SUNK = """
+attention sunk {
+    input sink: float[H]
+    input held: float[H, Dv]
+    mask = causal
+    normalize = softmax(sink = sink[h], value = held[h])
+}
+"""
+P, SEED = 0.2, 987654321987654321
+
+
+def arguments(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        **{"q": (2, 4, 30, 16), "k": (2, 2, 45, 16), "v": (2, 2, 45, 24)},
+        **{"sink": (4,), "held": (4, 24)},
+    }
+    return {
+        name: torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+        for name, shape in shapes.items()
+    }
+
+
+def eager(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sink: torch.Tensor, held: torch.Tensor
+) -> torch.Tensor:
+    """The formula in float64, differentiated by torch; the mask of dropout is drawn in NumPy."""
+    k, v = (one.repeat_interleave(2, 1) for one in (k, v))
+    batches, heads, rows, width = q.shape
+    keys = k.shape[2]
+    scores = q @ k.transpose(-1, -2) / math.sqrt(width)
+    hidden = torch.ones(rows, keys).triu(keys - rows + 1).bool()
+    scores = scores.masked_fill(hidden, -torch.inf)
+    extra = sink[None, :, None, None].expand(batches, heads, rows, 1)
+    weights = torch.softmax(torch.cat([scores, extra], -1), -1)
+    places = np.ix_(range(batches), range(heads), range(keys - rows, keys), range(keys))
+    kept = torch.from_numpy(Dropout(P, SEED).kept(*places))
+    return weights[..., :-1] * kept @ v + weights[..., -1:] * held[None, :, None]
+
+
+def test_outputs_and_gradients_are_those_of_the_formula() -> None:
+    mine, theirs = arguments(), arguments(torch.float64)
+    kernel = Kernel(attention_of(SUNK))
+    found = kernel(**mine, dropout=P, seed=SEED)
+    wanted = eager(**theirs)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    of_out = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad(found, list(mine.values()), of_out)
+    expected = torch.autograd.grad(wanted, list(theirs.values()), of_out.double())
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_log_sum_exp_is_that_without_dropout() -> None:
+    given, kernel = arguments(), Kernel(attention_of(SUNK))
+    with torch.no_grad():
+        _, found = kernel(**given, return_lse=True, dropout=P, seed=SEED)
+        _, wanted = kernel(**given, return_lse=True)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
+def call(**options: Any) -> torch.Tensor:
+    with torch.no_grad():
+        result: torch.Tensor = Kernel(attention_of(SUNK))(**arguments(), **options)
+    return result
+
+
+def test_a_seed_says_which_pairs() -> None:
+    once, again, other = (call(dropout=P, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+    assert torch.equal(call(dropout=P, seed=-1), call(dropout=P, seed=2**64 - 1))
+
+
+def test_without_a_seed_torch_draws_one() -> None:
+    torch.manual_seed(5)
+    first, second = call(dropout=P), call(dropout=P)
+    assert not torch.equal(first, second)
+    torch.manual_seed(5)
+    assert torch.equal(first, call(dropout=P))
+
+
+def test_dropout_of_nothing_is_the_call_without() -> None:
+    """Down to the kernel that runs, and without a seed being drawn."""
+    given, kernel = arguments(), Kernel(attention_of(SUNK))
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        plain, nothing = kernel(**given), kernel(**given, dropout=0.0, seed=7)
+        assert torch.equal(kernel(**given, dropout=0), plain)
+    assert torch.equal(plain, nothing)
+    assert torch.equal(state, torch.get_rng_state())
+    assert len(kernel._executions) == 1
+
+
+def test_another_probability_builds_nothing_anew() -> None:
+    given, kernel = arguments(), Kernel(attention_of(SUNK))
+    with torch.no_grad():
+        for probability, seed in ((0.1, 1), (0.5, 1), (0.5, 2)):
+            kernel(**given, dropout=probability, seed=seed)
+    assert len(kernel._executions) == 1
+
+
+def test_a_checkpoint_drops_the_same_pairs_again() -> None:
+    given, kernel = arguments(), Kernel(attention_of(SUNK))
+
+    def gradients(attend: Any) -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(11)
+        return torch.autograd.grad(attend().square().sum(), list(given.values()))
+
+    def plain() -> torch.Tensor:
+        result: torch.Tensor = kernel(**given, dropout=P)
+        return result
+
+    wanted = gradients(plain)
+    found = gradients(lambda: checkpoint(plain, use_reentrant=False))
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_without_a_compiler_the_same_pairs_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = case_of("softmax")
+    tensors = {name: one.requires_grad_() for name, one in case.tensors().items()}
+    options = {"dropout": DROPOUT.probability, "seed": DROPOUT.seed}
+
+    def run() -> list[torch.Tensor]:
+        out = Kernel(case.attention)(**tensors, **options)
+        return [out, *torch.autograd.grad(out.square().sum(), list(tensors.values()))]
+
+    compiled = run()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.warns(RuntimeWarning, match="tiled torch path"):
+        in_torch = run()
+    for one, other in zip(compiled, in_torch, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
