@@ -55,6 +55,7 @@ class Case:
     k: Array
     v: Array
     inputs: Mapping[str, Array]
+    offset: int | None = None
 
     @property
     def grid(self) -> tuple[int, ...] | None:
@@ -63,7 +64,8 @@ class Case:
     @property
     def options(self) -> dict[str, Any]:
         names = self.attention.axes
-        return {"axes": dict(zip(names, GRID, strict=True)) if names else None}
+        axes = dict(zip(names, GRID, strict=True)) if names else None
+        return {"axes": axes, "offset": self.offset}
 
     def reference(self, dropout: Dropout | None = DROPOUT) -> reference.Result:
         tensors = self.q, self.k, self.v, self.inputs
@@ -88,7 +90,7 @@ class Case:
     ) -> CheckedCall:
         operands = {name: tensors[name] for name in "qkv"}
         inputs = {name: tensors[name] for name in self.inputs}
-        call = check_call(self.attention, operands, inputs, grid=self.grid)
+        call = check_call(self.attention, operands, inputs, grid=self.grid, offset=self.offset)
         return dataclasses.replace(call, dropout=dropout)
 
     def compiled(
@@ -204,5 +206,6 @@ def kept_pairs(case: Case, dropout: Dropout = DROPOUT) -> Array:
     """Which pairs have a weight, `[B, H, Lq, Lk]`, of a case with values of one 1 each."""
     visible = case.reference(None).output != 0
     batches, heads, rows, keys = visible.shape
-    places = np.ix_(range(batches), range(heads), np.arange(rows) + keys - rows, range(keys))
+    offset = keys - rows if case.offset is None else case.offset
+    places = np.ix_(range(batches), range(heads), np.arange(rows) + offset, range(keys))
     return visible & (dropout.kept(*places) != 0)

@@ -6,9 +6,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from dropout_cases import DROPOUT, SPECS, Case, case_of, kept_pairs
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attndsl.dropout import DROPOUT_SIZES, Dropout, philox
+from attndsl.expression import Index, Kept
+from attndsl.planner.pipeline import plan, plan_backward
+from attndsl.runtime.torch_evaluate import Environment, evaluate
 
 # Of the known answers that Random123 publishes: counter, key, words.
 KNOWN = [
@@ -43,6 +49,22 @@ def test_a_pair_is_a_word_of_its_counter() -> None:
         dropout = Dropout(probability, 0x0123456789ABCDEF)
         factor = dropout.kept(*map(np.array, (b, h, i, j)))
         assert factor == (pytest.approx(1 / (1 - probability)) if kept else 0.0)
+
+
+@given(
+    probability=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(0, 2**64 - 1),
+    corner=st.tuples(*[st.integers(-(2**31), 2**31 - 20)] * 4),
+)
+def test_torch_draws_the_same(probability: float, seed: int, corner: tuple[int, ...]) -> None:
+    dropout = Dropout(probability, seed)
+    places = np.ix_(
+        *(first + np.arange(length) for first, length in zip(corner, (2, 2, 3, 9), strict=True))
+    )
+    indices = {name: torch.from_numpy(one) for name, one in zip("bhij", places, strict=True)}
+    environment = Environment(torch.device("cpu"), indices, dropout=dropout)
+    found = evaluate(Kept(tuple(map(Index, "bhij"))), environment)
+    np.testing.assert_allclose(found.numpy(), dropout.kept(*places), rtol=1e-6)
 
 
 def test_numbers_for_kernels() -> None:
@@ -107,6 +129,15 @@ def test_plans_drop_the_same_pairs(name: str) -> None:
     np.testing.assert_allclose(found.output, wanted.output, rtol=1e-9, atol=1e-11)
     weights = case_of(name, one_hot=True)
     np.testing.assert_array_equal(weights.executed().output != 0, kept_pairs(weights))
+
+
+def test_plans_say_what_is_dropped() -> None:
+    attention = case_of("classes").attention
+    forward, backward = plan(attention, dropout=True), plan_backward(attention, dropout=True)
+    position = "kept(b, h, residue + 3 * i, residue + 3 * j)"
+    assert f"dropout  = weights * {position}, where they multiply values" in str(forward)
+    assert position in str(backward)
+    assert "kept" not in str(plan(attention)) + str(plan_backward(attention))
 
 
 def test_dropout_of_nothing_is_none() -> None:

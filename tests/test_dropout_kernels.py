@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -106,6 +107,14 @@ def test_gradients(name: str, target: str) -> None:
     assert {"q", "k", "v"} <= found.keys()
     for tensor, gradient in found.items():
         assert_close(gradient.double().numpy(), wanted[tensor], 1e-5)
+
+
+def test_positions_below_0() -> None:
+    """They count as the 32-bit words of the same bits."""
+    case = dataclasses.replace(case_of("sum", one_hot=True), offset=-20)
+    wanted = kept_pairs(case)
+    for found in (case.executed().output, case.compiled().numpy(), case.tiled().numpy()):
+        np.testing.assert_array_equal(found != 0, wanted)
 
 
 @pytest.mark.parametrize("name", ["sink"])
