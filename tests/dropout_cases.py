@@ -24,6 +24,7 @@ from attndsl.runtime.arguments import check_call, converted
 from attndsl.runtime.backward import Backward, TiledBackward, backward_for
 from attndsl.runtime.compilation import compile_with_tile, plan_of
 from attndsl.runtime.execution import CompiledExecution, block_tables
+from attndsl.runtime.options import Options
 from attndsl.runtime.targets import parse_target
 
 Array = np.ndarray[Any, Any]
@@ -90,7 +91,8 @@ class Case:
     ) -> CheckedCall:
         operands = {name: tensors[name] for name in "qkv"}
         inputs = {name: tensors[name] for name in self.inputs}
-        call = check_call(self.attention, operands, inputs, grid=self.grid, offset=self.offset)
+        options = Options(offset=self.offset, grid=self.grid)
+        call = check_call(self.attention, operands, inputs, options)
         return dataclasses.replace(call, dropout=dropout)
 
     def compiled(

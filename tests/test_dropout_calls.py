@@ -12,7 +12,9 @@ from cpp_calls import attention_of
 from dropout_cases import DROPOUT, case_of
 from torch.utils.checkpoint import checkpoint
 
+from attndsl.diagnostics import AttnError
 from attndsl.dropout import Dropout
+from attndsl.runtime import operator  # noqa: F401 (what `torch.ops.attndsl` is)
 from attndsl.runtime.kernel import Kernel
 
 SUNK = """
@@ -132,6 +134,139 @@ def test_a_checkpoint_drops_the_same_pairs_again() -> None:
     found = gradients(lambda: checkpoint(plain, use_reentrant=False))
     for one, other in zip(found, wanted, strict=True):
         assert torch.equal(one, other)
+
+
+# Through torch's dispatcher
+
+
+def operator_call(grad: bool = True) -> tuple[Any, ...]:
+    """Arguments of the operator; the seed is its last."""
+    *operands, sink, held = (one.detach().requires_grad_(grad) for one in arguments().values())
+    spec = Kernel(attention_of(SUNK)).spec
+    return spec, *operands, [sink, held], None, None, None, P, torch.tensor(SEED)
+
+
+def test_opcheck() -> None:
+    torch.library.opcheck(torch.ops.attndsl.attend.default, operator_call())
+
+
+def test_opcheck_of_the_backward() -> None:
+    *call, dropout, seed = operator_call(grad=False)
+    results = torch.ops.attndsl.attend(*call, dropout, seed)
+    gradients = [torch.randn_like(one) for one in results]
+    needed = [True] * 5
+    torch.library.opcheck(
+        torch.ops.attndsl.attend_backward.default,
+        (*call, *results, *gradients, needed, dropout, seed),
+    )
+
+
+def test_the_operator_draws_no_seed() -> None:
+    *call, _ = operator_call()
+    with pytest.raises(AttnError, match="A079"):
+        torch.ops.attndsl.attend(*call, None)
+
+
+def test_the_operator_drops_the_same_pairs() -> None:
+    call = operator_call()
+    *operands, (sink, held) = call[1:5]
+    floats = [*operands, sink, held]
+    found = torch.ops.attndsl.attend(*call)[0]
+    wanted = Kernel(attention_of(SUNK))(*operands, sink=sink, held=held, dropout=P, seed=SEED)
+    assert torch.equal(found, wanted)
+    gradients = (torch.autograd.grad(one.square().sum(), floats) for one in (found, wanted))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_compiled_whole() -> None:
+    """No break in the graph, and one graph for all seeds; without one, torch draws it."""
+    torch._dynamo.reset()
+    kernel, graphs = Kernel(attention_of(SUNK)), []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    @torch.compile(fullgraph=True, backend=backend)
+    def attend(seed: torch.Tensor | None, **given: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = kernel(**given, dropout=P, seed=seed)
+        return result
+
+    given = arguments()
+    for number in (SEED, 5):
+        found = attend(torch.tensor(number), **given)
+        assert torch.equal(found, kernel(**given, dropout=P, seed=number))
+        gradients = [
+            torch.autograd.grad(one.square().sum(), list(given.values()))
+            for one in (found, kernel(**given, dropout=P, seed=number))
+        ]
+        for one, other in zip(*gradients, strict=True):
+            assert torch.equal(one, other)
+    assert len(graphs) == 1
+    torch.manual_seed(1)
+    first, second = attend(None, **given), attend(None, **given)
+    assert not torch.equal(first, second)
+    torch.manual_seed(1)
+    assert torch.equal(attend(None, **given), first)
+    assert len(graphs) == 2
+    torch._dynamo.reset()
+
+
+def test_a_seed_that_is_a_number_is_compiled_too() -> None:
+    torch._dynamo.reset()
+    kernel, given = Kernel(attention_of(SUNK)), arguments()
+    attend = torch.compile(
+        lambda **given: kernel(**given, dropout=P, seed=2**64 - 3), fullgraph=True, backend="eager"
+    )
+    assert torch.equal(attend(**given), kernel(**given, dropout=P, seed=2**64 - 3))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_backward_drops_what_the_forward_did(compiled: bool) -> None:
+    """The output is linear in v, by the very weights that the gradient of v is a sum of."""
+    torch._dynamo.reset()
+    kernel = Kernel(attention_of("attention plain { mask = causal }"))
+
+    def attend(*given: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = kernel(*given, dropout=0.5)
+        return result
+
+    run = torch.compile(attend, fullgraph=True, backend="aot_eager") if compiled else attend
+    q, k, v = (arguments()[name] for name in "qkv")
+    out = run(q, k, v)
+    of_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    (of_v,) = torch.autograd.grad(out, v, of_out)
+    torch.testing.assert_close((out * of_out).sum(), (of_v * v).sum(), rtol=1e-4, atol=1e-4)
+    torch._dynamo.reset()
+
+
+def test_slices_of_a_batch_choose_whether_they_share_a_seed() -> None:
+    kernel = Kernel(attention_of("attention plain { mask = causal }"))
+    q, k, v = (arguments()[name].detach() for name in "qkv")
+    twice = torch.stack([q, q])
+
+    def attend(q: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = kernel(q, k, v, dropout=P)
+        return result
+
+    first, second = torch.vmap(attend, randomness="same")(twice)
+    assert torch.equal(first, second)
+    first, second = torch.vmap(attend, randomness="different")(twice)
+    assert not torch.equal(first, second)
+
+
+def test_under_autocast() -> None:
+    given, kernel = arguments(), Kernel(attention_of(SUNK))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found, again = (kernel(**given, dropout=P, seed=SEED) for _ in range(2))
+        with pytest.raises(AttnError, match="A079"):
+            kernel(**given, dropout="a little")
+    assert found.dtype is torch.bfloat16
+    assert torch.equal(found, again)
+    wanted = eager(**arguments(torch.float64))
+    torch.testing.assert_close(found.double(), wanted, rtol=3e-2, atol=3e-2)
 
 
 def test_without_a_compiler_the_same_pairs_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
