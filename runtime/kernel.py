@@ -225,6 +225,7 @@ class Kernel:
         value_dim: int | None = None,
         dtype: str = "fp32",
         return_lse: bool = False,
+        dropout: bool = False,
         tile: Tile | None = None,
     ) -> str:
         """The emitted source: C++ for `"cpu"` or `"cpp"`, Triton for `"triton"`, `"cuda:90"` …"""
@@ -233,7 +234,12 @@ class Kernel:
 
         name = {"cpp": "cpu", "triton": "cuda:90"}.get(target, target)
         specialization = specialize(
-            self._ready_attention, head_dim, value_dim, dtype, return_lse=return_lse
+            self._ready_attention,
+            head_dim,
+            value_dim,
+            dtype,
+            return_lse=return_lse,
+            dropout=dropout,
         )
         return emit(self._ready_attention, specialization, parse_target(name), tile)[1].text
 

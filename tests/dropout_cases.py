@@ -43,6 +43,10 @@ SPECS = {
     "stripes": "mask = causal and (i // 16 == j // 16 or j % 16 == 15)",
     "documents": "input doc: int[B, Lk]\nmask = causal and doc[b, i] == doc[b, j]",
 }
+# With a divisor of the spec's own, whose gradient is made of the output with dropout.
+DIVIDED = (
+    "input by: float[H]\nmask = causal\nnormalize = weight(relu(score), divide = by[h] ** 2 + 1.0)"
+)
 GRID = (7, 11)
 KEYS = 77
 
@@ -181,7 +185,8 @@ def case_of(name: str, queries: int = 37, *, one_hot: bool = False) -> Case:
     """With `one_hot`, value j has a 1 in its element j and a sink's value is 0, so that the output
     is the weight of every pair."""
     random = np.random.default_rng(0)
-    attention = attention_of(f"attention it {{\n{SPECS[name]}\n}}")
+    body = DIVIDED if name == "divided" else SPECS[name]
+    attention = attention_of(f"attention it {{\n{body}\n}}")
     inputs: dict[str, Array] = {}
     for declared in attention.inputs:
         match declared.name:
@@ -189,8 +194,8 @@ def case_of(name: str, queries: int = 37, *, one_hot: bool = False) -> Case:
                 inputs["doc"] = np.sort(random.integers(0, 4, (2, KEYS)))
             case "held":
                 inputs["held"] = random.normal(size=(4, KEYS)) * (not one_hot)
-            case "sink":
-                inputs["sink"] = random.normal(size=4)
+            case "sink" | "by" as called:
+                inputs[called] = random.normal(size=4)
     q = random.normal(size=(2, 4, queries, 16))
     k = random.normal(size=(2, 2, KEYS, 16))
     v = random.normal(size=(2, 2, KEYS, KEYS))

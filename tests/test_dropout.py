@@ -122,7 +122,7 @@ def test_the_reference_drops_weights_after_normalisation(name: str) -> None:
         np.testing.assert_array_equal(found.divisor, plain.divisor)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [*SPECS, "divided"])
 def test_plans_drop_the_same_pairs(name: str) -> None:
     case = case_of(name)
     found, wanted = case.executed(), case.reference()
@@ -146,7 +146,7 @@ def test_dropout_of_nothing_is_none() -> None:
     np.testing.assert_array_equal(case.reference(nothing).output, case.reference(None).output)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [*SPECS, "divided"])
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     case, random = case_of(name, queries=23), np.random.default_rng(1)
     out_gradient = random.normal(size=case.reference().output.shape)
