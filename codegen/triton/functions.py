@@ -95,17 +95,30 @@ def kept_pairs(b, h, i, j, threshold, seed_low, seed_high):
     word = tl.where((j & 2) == 0, early, late)
     return tl.where(word >= tl.cast(threshold, tl.uint32), kept_factor(threshold), 0.0)
 ''',
-    "kept_tile": '''
+    "kept_columns": '''
 @triton.jit
-def kept_tile(b, h, i, start, keys: tl.constexpr, threshold, seed_low, seed_high):
-    """The same for the keys from position `start` on, a multiple of 4: they share calls."""
-    fours = (start >> 2) + tl.arange(0, keys // 4)
+def kept_columns(b, h, i, first, keys: tl.constexpr, threshold, seed_low, seed_high):
+    """The same, [queries, keys], for keys from position `first` on, a multiple of 4: four share a
+    call of the generator."""
+    fours = (first >> 2) + tl.arange(0, keys // 4)
     x0, x1, x2, x3 = philox(fours[None, :], i[:, None], h, b, seed_low, seed_high)
     least = tl.cast(threshold, tl.uint32)
     even = tl.join((x0 >= least).to(tl.int8), (x2 >= least).to(tl.int8))
     odd = tl.join((x1 >= least).to(tl.int8), (x3 >= least).to(tl.int8))
     bits = tl.reshape(tl.join(even, odd), [i.shape[0], keys])
     return tl.where(bits != 0, kept_factor(threshold), 0.0)
+''',
+    "kept_rows": '''
+@triton.jit
+def kept_rows(b, h, i, first, keys: tl.constexpr, threshold, seed_low, seed_high):
+    """The same, [keys, queries]."""
+    fours = (first >> 2) + tl.arange(0, keys // 4)
+    x0, x1, x2, x3 = philox(fours[:, None], i[None, :], h, b, seed_low, seed_high)
+    least = tl.cast(threshold, tl.uint32)
+    even = tl.join((x0 >= least).to(tl.int8), (x2 >= least).to(tl.int8))
+    odd = tl.join((x1 >= least).to(tl.int8), (x3 >= least).to(tl.int8))
+    bits = tl.permute(tl.join(even, odd), (0, 2, 3, 1))
+    return tl.where(tl.reshape(bits, [keys, i.shape[0]]) != 0, kept_factor(threshold), 0.0)
 ''',
     "softplus": f'''
 @triton.jit

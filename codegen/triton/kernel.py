@@ -86,9 +86,9 @@ class Kernel:
         self.arrays = arrays
         self.helpers = helpers
         self.extents = dict(extents)
-        # Whether the keys of a tile are consecutive positions, of which the first is a multiple of
-        # 4: then dropout draws the words of four keys at once.
-        self.has_keys_in_order = False
+        # The position of a tile's first key, if its keys are consecutive and that is a multiple of 4:
+        # then dropout draws the words of four keys at once.
+        self.first_key: Expression | None = None
         self.names = Names(taken)
         self.scopes: list[Scope] = [Scope()]
         self._arguments: dict[tuple[ArgumentKind, str, int], Argument] = {}

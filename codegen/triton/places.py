@@ -154,7 +154,7 @@ class LinePlaces:
         return f"tl.arange(0, BLOCK_M) < {self.length} - {self.query_start}"
 
     def write_key_lanes(self) -> None:
-        self.kernel.has_keys_in_order = self.step == 1
+        self.kernel.first_key = KEY_START if self.step == 1 else None
         lanes = self.kernel.assign("key_lanes", Value("tl.arange(0, BLOCK_N)", "n"))
         self.kernel.define(KEY_LANE, lanes)
 

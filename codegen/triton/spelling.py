@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from attndsl.codegen.triton.arrange import KEY_START, times
+from attndsl.codegen.triton.arrange import times
 from attndsl.codegen.triton.functions import DIRECT, LOG2_E
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
 from attndsl.codegen.triton.reads import read
@@ -85,15 +85,16 @@ def _element(kernel: Kernel, operand: str, index: Expression) -> Value:
 def _kept(kernel: Kernel, indices: tuple[Expression, ...]) -> Value:
     """What dropout multiplies the weights of a tile by."""
     kernel.helpers |= {"philox", "kept_factor"}
-    sizes = [Value(kernel.size(name)) for name in DROPOUT_SIZES]
+    sizes = [kernel.size(name) for name in DROPOUT_SIZES]
     *others, key = indices
-    if kernel.has_keys_in_order and key == Index("j"):
-        kernel.helpers.add("kept_tile")
-        start, keys = kernel.value(KEY_START), Value(kernel.extents["n"])
-        arguments = [kernel.value(one) for one in others] + [start, keys, *sizes]
-        return Value(f"kept_tile({', '.join(one.text for one in arguments)})", "mn")
-    kernel.helpers.add("kept_pairs")
-    return call("kept_pairs", *map(kernel.value, indices), *sizes)
+    if kernel.first_key is None or key != Index("j"):
+        kernel.helpers.add("kept_pairs")
+        return call("kept_pairs", *map(kernel.value, indices), *map(Value, sizes))
+    lanes = kernel.axes_of(key)
+    helper = "kept_columns" if lanes == "n" else "kept_rows"
+    kernel.helpers.add(helper)
+    named = [kernel.value(one).text for one in (*others, kernel.first_key)]
+    return Value(f"{helper}({', '.join([*named, kernel.extents[lanes], *sizes])})", "mn")
 
 
 def _negation(kernel: Kernel, operand: Expression) -> Value:
