@@ -86,7 +86,7 @@ class Kernel:
         self.arrays = arrays
         self.helpers = helpers
         self.extents = dict(extents)
-        # The position of a tile's first key, if its keys are consecutive and that is a multiple of 4:
+        # The position of a tile's first key, if that is a multiple of 4 and others follow in order:
         # then dropout draws the words of four keys at once.
         self.first_key: Expression | None = None
         self.names = Names(taken)
