@@ -1,0 +1,1 @@
+"""Specs inside other libraries: `attndsl.integrations.transformers`."""

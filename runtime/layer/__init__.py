@@ -1,0 +1,1 @@
+"""A spec as a layer: `attndsl.nn.Attention`."""
