@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attndsl import nn
     from attndsl.api import Module, SpecWarning, compile, load, load_artifact, parse
     from attndsl.decorator import define, kernel
     from attndsl.diagnostics import AttnError, Diagnostic, InternalError
@@ -34,6 +35,7 @@ __all__ = [
     "kernel",
     "load",
     "load_artifact",
+    "nn",
     "parse",
 ]
 
@@ -55,6 +57,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "nn":
+        return importlib.import_module("attndsl.nn")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module `attndsl` has no attribute `{name}`")

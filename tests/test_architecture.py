@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "triton", "sympy", "networkx", "matplotlib")
 
 # What joins the parts, and therefore may import all of them.
-JOINTS = {"__init__.py", "api.py", "decorator.py", "cli"}
+JOINTS = {"__init__.py", "api.py", "decorator.py", "cli", "integrations", "nn.py"}
 
 
 def modules(folder: str) -> list[Path]:

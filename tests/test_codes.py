@@ -18,7 +18,7 @@ from attndsl.module import load_file
 ROOT = Path(__file__).parent.parent
 MISTAKES = Path(__file__).parent / "mistakes"
 PATTERNS = "def local(window) = causal and i - j < window\n"
-CODE = re.compile(r"A0\d\d")
+CODE = re.compile(r"A[01]\d\d")
 
 
 def raised_codes() -> dict[str, str]:

@@ -13,6 +13,7 @@ from attndsl.codes import (
     calls,
     environment,
     indices,
+    integrations,
     names,
     parameters,
     structure,
@@ -35,6 +36,7 @@ CODES: dict[str, CodeEntry] = {
     **calls.CODES,
     **targets.CODES,
     **environment.CODES,
+    **integrations.CODES,
 }
 
 

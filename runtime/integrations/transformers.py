@@ -221,19 +221,22 @@ class Implementation:
         for name in _names(kernel):
             source = self._reads.get(name, name)
             found = _value(source, request)
+            if isinstance(source, str) and (found is not None or name in kernel.parameters):
+                honoured.add(source)
             if name in kernel.parameters:
-                if found == kernel.parameters[name]:
-                    honoured.add(str(source))
+                if found is not None and found != kernel.parameters[name]:
+                    faults.append(_bound_otherwise(kernel, name, source, found, request))
             elif found is not None:
                 (parameters if name in unbound else inputs)[name] = found
-                honoured |= {source} if isinstance(source, str) else set()
             elif name not in unbound or name in self._reads:
                 faults.append(_not_passed(kernel, name, source, request))
-        sources = {str(self._reads.get(one, one)) for one in inputs}
         for name, value in request.asked.items():
-            if name == "padding" and not _lacks(value, sources):
-                continue
-            if name == "padding" or name not in honoured:
+            if name == "padding" and name not in self._ignore:
+                sources = {self._reads.get(one, one) for one in inputs}
+                met = not _lacks(value, {one for one in sources if isinstance(one, str)})
+            else:
+                met = name in honoured
+            if not met:
                 faults.append(_not_honoured(kernel, name, value, request))
         for declaration in kernel.attention.inputs:
             if declaration.name in inputs:
@@ -260,7 +263,7 @@ class Implementation:
         return Diagnostic(
             "A102",
             f"the mask of `{kernel.name}` is not the one that `{request.name}` asks for, {pattern}",
-            kernel.attention.mask.span,
+            kernel.attention.mask.span or kernel.attention.span,
             found,
             "if the spec's mask is to replace the model's, register it with `own_mask=True`",
         )
@@ -326,6 +329,17 @@ def _not_passed(kernel: Kernel, name: str, source: Source, request: Request) -> 
     )
 
 
+def _bound_otherwise(
+    kernel: Kernel, name: str, source: Source, found: object, request: Request
+) -> Diagnostic:
+    return Diagnostic(
+        "A100",
+        f"`{request.name}` passes `{source} = {found}`, and `{kernel.name}` is bound to "
+        f"`{name} = {kernel.parameters[name]}`",
+        help=f"leave `{name}` unbound: each layer then gives it a value",
+    )
+
+
 def _not_honoured(kernel: Kernel, name: str, value: object, request: Request) -> Diagnostic:
     shown = "" if isinstance(value, Tensor) else f" = {value}"
     match name:
@@ -345,7 +359,7 @@ def _not_honoured(kernel: Kernel, name: str, value: object, request: Request) ->
             help = "use the `eager` implementation for it"
         case _:
             message = (
-                f"`{request.name}` passes `{name}{shown}`, which `{kernel.name}` does not have"
+                f"`{request.name}` passes `{name}{shown}`, of which `{kernel.name}` has nothing"
             )
             help = (
                 f'say which parameter or input has it, `reads={{"…": "{name}"}}`, or do without '
