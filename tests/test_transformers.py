@@ -13,11 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import masking_utils
 
 import attndsl
+from attndsl.diagnostics import AttnError
+from attndsl.evaluate import Environment, evaluate
 from attndsl.integrations import transformers as attention
-
-transformers = pytest.importorskip("transformers")
+from attndsl.runtime.integrations.agreement import disagreement
+from attndsl.runtime.integrations.masks import KeyMask, Pattern, describe, key_mask
 
 WINDOW, LENGTH, PAD = 6, 17, 0
 SIZES = {
@@ -35,6 +40,7 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": None,
 }
+CAUSAL = masking_utils.causal_mask_function
 ALTERNATING = ["sliding_attention", "full_attention"]
 
 
@@ -167,26 +173,22 @@ FAMILIES = {
 }
 
 
-def padded(side: str | None) -> torch.Tensor | None:
-    mask = torch.ones(2, LENGTH, dtype=torch.long)
-    match side:
-        case "left":
-            mask[0, :5] = 0
-        case "right":
-            mask[0, -5:] = 0
-        case None:
-            return None
+def padded() -> torch.Tensor:
+    """A row that is padded on the left, one on the right, and one that is not."""
+    mask = torch.ones(3, LENGTH, dtype=torch.long)
+    mask[0, :5] = 0
+    mask[1, -5:] = 0
     return mask
 
 
 def inputs(family: str, mask: torch.Tensor | None) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
-    ids = torch.randint(2, 90, (2, LENGTH))
+    ids = torch.randint(2, 90, (3, LENGTH))
     given = {"input_ids": ids if mask is None else ids.masked_fill(mask == 0, PAD)}
     if mask is not None:
         given["attention_mask"] = mask
     if family == "t5":
-        given["decoder_input_ids"] = torch.randint(2, 90, (2, 9))
+        given["decoder_input_ids"] = torch.randint(2, 90, (3, 9))
     return given
 
 
@@ -224,15 +226,15 @@ def models() -> Callable[[str], tuple[Any, Any]]:
     return build
 
 
-@pytest.mark.parametrize("side", [None, "left", "right"])
+@pytest.mark.parametrize("padding", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_and_gradients(family, side, models):
+def test_logits_and_gradients(family, padding, models):
     eager, ours = models(family)
-    mask = padded(side)
+    mask = padded() if padding else None
     given = inputs(family, mask)
-    tokens = torch.ones(2, LENGTH, dtype=torch.bool) if mask is None else mask.bool()
+    tokens = padded().bool() if padding else torch.ones(3, LENGTH, dtype=torch.bool)
     if family == "t5":
-        tokens = torch.ones(2, 9, dtype=torch.bool)
+        tokens = torch.ones(3, 9, dtype=torch.bool)
     wanted, gradients = run(eager, given, tokens)
     found, our_gradients = run(ours, given, tokens)
     assert close(found, wanted)
@@ -246,7 +248,8 @@ def test_logits_and_gradients(family, side, models):
 def test_generation(family, cache, models):
     """Greedy: the same tokens, from logits that agree; prompts longer than the window."""
     eager, ours = models(family)
-    given = inputs(family, padded("left"))
+    # A prompt that is padded on the right has nothing to go on from.
+    given = {name: one[[0, 2]] for name, one in inputs(family, padded()).items()}
     given.pop("decoder_input_ids", None)
     options = {
         "max_new_tokens": 9,
@@ -261,3 +264,245 @@ def test_generation(family, cache, models):
     assert len(found.logits) == 9
     for ours_at, theirs_at in zip(found.logits, wanted.logits, strict=True):
         assert close(ours_at, theirs_at)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "t5"])
+def test_a_prompt_in_parts(family, models):
+    """Several tokens meet a cache that is longer than the window."""
+    eager, ours = models(family)
+    given = {name: one[[0, 2]] for name, one in inputs(family, padded()).items()}
+    ids, mask = given["input_ids"], given["attention_mask"]
+    logits = []
+    for model in (eager, ours):
+        cache = transformers.DynamicCache(config=model.config)
+        with torch.no_grad():
+            for first, last in ((0, 9), (9, 13), (13, 17)):
+                out = model(
+                    ids[:, first:last], attention_mask=mask[:, :last], past_key_values=cache
+                )
+        logits.append(out.logits)
+    assert close(logits[1], logits[0])
+
+
+class Shapes(TorchDispatchMode):
+    """Collects the shapes of all tensors that torch makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        for one in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(one, torch.Tensor):
+                self.made.add(tuple(one.shape))
+        return result
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_of_the_size_of_all_pairs_is_made(family, models):
+    eager, ours = models(family)
+    given = inputs(family, padded())
+    queries = 9 if family == "t5" else LENGTH
+
+    def pairs(model: Any) -> list[tuple[int, ...]]:
+        with Shapes() as shapes:
+            model(**given, use_cache=False).logits.sum().backward()
+        lengths = {(queries, queries), (queries, LENGTH), (LENGTH, LENGTH)}
+        return [one for one in shapes.made if one[-2:] in lengths]
+
+    assert pairs(eager)
+    assert pairs(ours) == []
+
+
+def test_layers_that_run_again_in_the_backward(models):
+    """Gradient checkpointing hands the mask on as it is."""
+    eager, _ = models("gpt_oss")
+    given = inputs("gpt_oss", padded())
+    wanted = run(eager, given, padded().bool())
+    ours = copy.deepcopy(eager).train()
+    ours.set_attn_implementation("attndsl_gpt_oss")
+    ours.gradient_checkpointing_enable()
+    found = run(ours, given, padded().bool())
+    assert close(found[0], wanted[0])
+    assert all(close(found[1][name], one) for name, one in wanted[1].items())
+
+
+@pytest.mark.parametrize("family", ["mpt", "bloom"])
+def test_attached_models_still_run_eagerly(family, models):
+    eager, ours = models(family)
+    again = copy.deepcopy(ours)
+    again.config._attn_implementation = "eager"
+    given = inputs(family, padded())
+    tokens = padded().bool()
+    with torch.no_grad():
+        assert torch.equal(again(**given).logits[tokens], eager(**given).logits[tokens])
+
+
+def test_packed_documents(models):
+    """Positions that begin anew separate documents, for a spec that reads `documents`."""
+    eager, _ = models("llama")
+    ours = copy.deepcopy(eager)
+    module = attndsl.parse(
+        """
+        attention packed {
+            input doc: int[B, Lk]
+            mask = causal and doc[b, i] == doc[b, j]
+        }
+        attention whole { mask = causal }
+        """
+    )
+    ids = inputs("llama", None)["input_ids"]
+    positions = torch.cat([torch.arange(6), torch.arange(LENGTH - 6)]).expand(3, -1)
+    attention.register("attndsl_whole", module.whole)
+    ours.set_attn_implementation("attndsl_whole")
+    with pytest.raises(AttnError, match=r"A100.*`documents`"):
+        ours(ids, position_ids=positions, use_cache=False)
+    # One kernel without documents, and one for when there are some.
+    attention.register("attndsl_packed", module.whole, module.packed)
+    ours.set_attn_implementation("attndsl_packed")
+    for options in ({"position_ids": positions}, {}):
+        with torch.no_grad():
+            wanted = eager(ids, **options, use_cache=False).logits
+            assert close(ours(ids, **options, use_cache=False).logits, wanted)
+
+
+def test_padding_by_a_table_of_tokens(models):
+    """Holes in the padding are beyond a first and a last token."""
+    eager, ours = models("llama")
+    table = copy.deepcopy(eager)
+    module = attndsl.parse(
+        "attention table { input present: bool[B, Lk] mask = causal and present[b, j] }"
+    )
+    attention.register("attndsl_table", module.table)
+    table.set_attn_implementation("attndsl_table")
+    mask = padded()
+    mask[2, 7] = 0
+    given = inputs("llama", mask)
+    with torch.no_grad():
+        wanted = eager(**given).logits[mask.bool()]
+        assert close(table(**given).logits[mask.bool()], wanted)
+    with pytest.raises(AttnError, match="holes"):
+        ours(**given)
+
+
+def test_a_spec_of_one_s_own_replaces_the_mask(models):
+    """`own_mask` runs another attention in a model, here a sigmoid with a window."""
+    eager, _ = models("llama")
+    ours = copy.deepcopy(eager)
+    module = attndsl.parse(
+        """
+        attention near(reach: int = 4 where reach > 0) {
+            mask = causal and i - j < reach
+            normalize = sigmoid
+        }
+        """
+    )
+    attention.register("attndsl_near", module.near, own_mask=True)
+    ours.set_attn_implementation("attndsl_near")
+
+    def near(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
+        groups = query.shape[1] // key.shape[1]
+        key, value = (one.repeat_interleave(groups, 1) for one in (key, value))
+        positions = torch.arange(query.shape[2])
+        distance = positions[:, None] - positions
+        weights = torch.sigmoid(query @ key.transpose(2, 3) * scaling)
+        weights = weights * ((distance >= 0) & (distance < 4))
+        return (weights @ value).transpose(1, 2), None
+
+    transformers.AttentionInterface.register("near", near)
+    dense = copy.deepcopy(eager)
+    dense.set_attn_implementation("near")
+    ids = inputs("llama", None)["input_ids"]
+    with torch.no_grad():
+        assert close(ours(ids).logits, dense(ids).logits)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "causal",
+        "causal and i - j < 7",
+        "causal and i - j <= 7 and i - j != 3",
+        "i - j < 8",
+        "abs(i - j) < 8",
+        "causal and i // 8 == j // 8",
+        "causal and i - j < 8 and i < 1000000",
+        "causal and i - j < 8 and (h > 0 or j > 2 or i == j)",
+    ],
+)
+def test_a_mask_that_is_nearly_the_model_s(mask):
+    """All but one of these differ from a causal window of 8 somewhere."""
+    kernel = attndsl.parse(f"attention near {{ mask = {mask} }}").near
+    found = disagreement(kernel.attention, Pattern(causal=True, window=8), {}, (2, 1))
+    assert (found is None) == ("1000000" in mask)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        (Pattern(causal=True), masking_utils.causal_mask_function),
+        (Pattern(), masking_utils.bidirectional_mask_function),
+        (
+            Pattern(causal=True, window=5),
+            masking_utils.sliding_window_causal_mask_function(5),
+        ),
+        (Pattern(window=5), masking_utils.sliding_window_bidirectional_mask_function(5)),
+        (
+            Pattern(causal=True, chunk=5),
+            masking_utils.chunked_causal_mask_function(5, torch.zeros(1, dtype=torch.int64)),
+        ),
+    ],
+    ids=str,
+)
+def test_mask_functions_are_read(pattern, wanted):
+    assert describe(wanted) == (pattern, None)
+    masks = {
+        Pattern(causal=True): "causal",
+        Pattern(): "True",
+        Pattern(causal=True, window=5): "causal and i - j < 5",
+        Pattern(window=5): "abs(i - j) <= 5",
+        Pattern(causal=True, chunk=5): "causal and i // 5 == j // 5",
+    }
+    # What the pattern is taken for is what the function computes.
+    kernel = attndsl.parse(f"attention same {{ mask = {masks[pattern]} }}").same
+    assert disagreement(kernel.attention, pattern, {}, (1, 1)) is None
+    positions = torch.arange(23)
+    seen = wanted(0, 0, positions[:, None], positions[None])
+    grid = {"i": positions[:, None].numpy(), "j": positions[None].numpy()}
+    ours = evaluate(kernel.attention.mask, Environment(indices=grid))
+    assert (ours == seen.numpy()).all()
+
+
+def test_key_masks_survive_copies_alone():
+    mask = key_mask(
+        batch_size=2, q_length=3, kv_length=5, q_offset=2, mask_function=CAUSAL, attention_mask=None
+    )
+    assert mask.shape == (2, 1, 1, 5)
+    for same in (mask.to("cpu", copy=True), mask.bool(), mask.clone(), copy.copy(mask)):
+        assert isinstance(same, KeyMask)
+        assert same.keys is mask.keys
+    for other in (mask[:1], ~mask, mask.float(), mask.expand(2, 1, 3, 5)):
+        assert not isinstance(other, KeyMask)
+
+
+def test_a_static_cache_is_cut_to_what_is_written():
+    tokens = torch.ones(2, 6, dtype=torch.bool)
+    tokens[0, :2] = False
+    mask = key_mask(
+        batch_size=2,
+        q_length=1,
+        kv_length=16,
+        q_offset=torch.tensor(5),
+        mask_function=CAUSAL,
+        attention_mask=tokens,
+    )
+    assert mask.shape == (2, 1, 1, 6)
+    assert mask.keys.first.tolist() == [2, 0]
+    assert mask.keys.last.tolist() == [5, 5]
+    assert mask.keys.padding == {"left"}
+
+
+def test_the_ready_made_specs_are_tested():
+    files = {path.stem for path in attention.SPECS.glob("*.attn")}
+    assert files == {family.spec for family in FAMILIES.values()}

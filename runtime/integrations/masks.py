@@ -102,6 +102,14 @@ class Keys:
         return frozenset(name for name, there in found.items() if bool(there))
 
 
+_COPIES = frozenset(
+    {
+        *(Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.bool, Tensor.clone, Tensor.detach),
+        *(Tensor.contiguous, torch.clone, torch.detach),
+    }
+)
+
+
 class KeyMask(Tensor):
     """The attention mask that travels through a model: bool `[B, 1, 1, Lk]`, true for tokens, with
     `keys`. Lk counts the keys that are written: the rest of a static cache is cut off."""
@@ -128,12 +136,12 @@ class KeyMask(Tensor):
         if not isinstance(result, KeyMask) or "keys" in result.__dict__:
             return result
         source = arguments[0] if arguments else None
-        if isinstance(source, KeyMask) and "keys" in source.__dict__:
-            with torch._C.DisableTorchFunctionSubclass():
-                if result.shape == source.shape and result.dtype == torch.bool:
-                    result.keys = source.keys
-                    return result
-        return result.as_subclass(Tensor)
+        with torch._C.DisableTorchFunctionSubclass():
+            copied = function in _COPIES and result.dtype == torch.bool
+            if not copied or not isinstance(source, KeyMask):
+                return result.as_subclass(Tensor)
+        result.keys = source.keys
+        return result
 
 
 def key_mask(
