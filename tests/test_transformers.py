@@ -54,13 +54,11 @@ class Family:
     spec: str
     kernels: tuple[str, ...]
     reads: dict[str, Any] = field(default_factory=dict)
-    sizes: dict[str, Any] = field(default_factory=lambda: SIZES)
 
     def build(self) -> Any:
         torch.manual_seed(0)
-        config = getattr(transformers, self.config)(
-            **(self.sizes | self.options), attn_implementation="eager"
-        )
+        options = {name: one for name, one in (SIZES | self.options).items() if one is not None}
+        config = getattr(transformers, self.config)(**options, attn_implementation="eager")
         model = getattr(transformers, self.model)(config).eval()
         for parameter in model.parameters():
             # Norms and sinks that all begin alike would hide mistakes.
@@ -282,6 +280,63 @@ def test_a_prompt_in_parts(family, models):
                 )
         logits.append(out.logits)
     assert close(logits[1], logits[0])
+
+
+OTHERS = {
+    "deepseek_v3": Family(
+        "DeepseekV3ForCausalLM",
+        "DeepseekV3Config",
+        {
+            **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8},
+            **{"qk_nope_head_dim": 8, "v_head_dim": 12, "num_key_value_heads": 4},
+            **{"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
+            "head_dim": None,
+        },
+        "causal",
+        ("causal",),
+    ),
+    "gpt2": Family(
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"n_embd": 64, "n_head": 4, "n_layer": 2},
+        "causal",
+        ("causal",),
+    ),
+    "modernbert": Family(
+        "ModernBertModel",
+        "ModernBertConfig",
+        {"local_attention": 6, "global_attn_every_n_layers": 2, "head_dim": None},
+        "",
+        ("wide", "whole"),
+    ),
+}
+BOTH_WAYS = """
+attention wide(window: int where window > 0) {
+    input first: int[B]
+    input last:  int[B]
+    mask = abs(i - j) <= window and first[b] <= j <= last[b]
+}
+
+attention whole {
+    input first: int[B]
+    input last:  int[B]
+    mask = first[b] <= j <= last[b]
+}
+"""
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_values_of_another_size_and_encoders(family):
+    eager = OTHERS[family].build()
+    module = attndsl.load(attention.SPECS / "causal.attn")
+    module = attndsl.parse(BOTH_WAYS) if family == "modernbert" else module
+    attention.register(f"attndsl_{family}", *(module[one] for one in OTHERS[family].kernels))
+    ours = copy.deepcopy(eager)
+    ours.set_attn_implementation(f"attndsl_{family}")
+    given, tokens = inputs(family, padded()), padded().bool()
+    with torch.no_grad():
+        wanted, found = (model(**given)[0][tokens] for model in (eager, ours))
+    assert close(found, wanted)
 
 
 class Shapes(TorchDispatchMode):

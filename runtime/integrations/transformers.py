@@ -117,7 +117,9 @@ class Request:
             return Request(layer, asked, Keys(pattern, *size, None, 0, None, key.device))
         keys = attention_mask.keys
         window, passed = keys.pattern.window, asked.get("sliding_window")
-        if passed is not None and window != passed:
+        # A window to both sides is a distance in the mask, and counts the query in the keyword.
+        counted = window if keys.pattern.causal or window is None else window + 1
+        if passed is not None and passed not in (window, counted):
             raise error(
                 "A102",
                 f"`{type(layer).__name__}` passes `sliding_window = {passed}`, and its mask is "
