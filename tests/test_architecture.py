@@ -96,6 +96,7 @@ def test_a_wheel_installs_attndsl_and_nothing_else(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"attndsl"}
     wanted = {"attndsl/grammar/attn.lark", "attndsl/grammar/std.attn", "attndsl/py.typed"}
+    wanted |= {"attndsl/integrations/gemma2.attn", "attndsl/integrations/t5.attn"}
     assert wanted <= set(names)
     for folder in ("codegen", "runtime"):
         for path in modules(folder):

@@ -7,6 +7,7 @@ compared, for batches that are padded on the left, on the right and not at all.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -387,11 +388,64 @@ def test_layers_that_run_again_in_the_backward(models):
 def test_attached_models_still_run_eagerly(family, models):
     eager, ours = models(family)
     again = copy.deepcopy(ours)
+    attention.attach(again, f"attndsl_{family}")  # once more changes nothing
+    assert again.config._attn_implementation == f"attndsl_{family}"
+    assert again.state_dict().keys() == eager.state_dict().keys()
     again.config._attn_implementation = "eager"
     given = inputs(family, padded())
     tokens = padded().bool()
     with torch.no_grad():
         assert torch.equal(again(**given).logits[tokens], eager(**given).logits[tokens])
+
+
+def test_a_bias_for_every_pair(models):
+    """T5 as it is: its bias is an input of the spec, and the gradient reaches the table."""
+    eager, _ = models("t5")
+    ours = copy.deepcopy(eager)
+    spec = """
+    attention NAME {
+        input position_bias: float[H, Lq, Lk]
+        input first: int[B]
+        input last:  int[B]
+        score = dot(q, k) * scale + position_bias[h, row, j]
+        mask  = MASKfirst[b] <= j <= last[b]
+    }
+    """
+    names = {"encoder": "", "decoder": "causal and "}
+    module = attndsl.parse(
+        "".join(spec.replace("NAME", one).replace("MASK", mask) for one, mask in names.items())
+    )
+    attention.register("attndsl_pairs", module.encoder, module.decoder)
+    ours.set_attn_implementation("attndsl_pairs")
+    given, tokens = inputs("t5", padded()), torch.ones(3, 9, dtype=torch.bool)
+    wanted, found = run(eager, given, tokens), run(ours, given, tokens)
+    assert close(found[0], wanted[0])
+    assert all(close(found[1][name], one) for name, one in wanted[1].items())
+    del given["decoder_input_ids"]
+    options = {"max_new_tokens": 6, "do_sample": False, "cache_implementation": "static"}
+    assert torch.equal(ours.generate(**given, **options), eager.generate(**given, **options))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
+def test_low_precision_is_as_good_as_eager(family, models):
+    """bfloat16 is as far from float32 as the eager implementation's, within a factor of two."""
+    eager, ours = models(family)
+    given, tokens = inputs(family, padded()), padded().bool()
+    with torch.no_grad():
+        wanted = eager(**given).logits[tokens]
+        errors = [
+            (copy.deepcopy(one).bfloat16()(**given).logits[tokens].float() - wanted).square().mean()
+            for one in (eager, ours)
+        ]
+    assert 0 < errors[1] <= 4 * errors[0]
+
+
+def test_beams(models):
+    """Beam search moves rows of the cache about."""
+    eager, ours = models("qwen3")
+    given = {name: one[[0, 2]] for name, one in inputs("qwen3", padded()).items()}
+    options = {"max_new_tokens": 5, "do_sample": False, "num_beams": 3}
+    assert torch.equal(ours.generate(**given, **options), eager.generate(**given, **options))
 
 
 def test_packed_documents(models):
@@ -560,4 +614,8 @@ def test_a_static_cache_is_cut_to_what_is_written():
 
 def test_the_ready_made_specs_are_tested():
     files = {path.stem for path in attention.SPECS.glob("*.attn")}
+    for one in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(attndsl.load(attention.SPECS / f"{one}.attn"))
     assert files == {family.spec for family in FAMILIES.values()}

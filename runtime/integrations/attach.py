@@ -34,23 +34,21 @@ def attach(model: Any, name: str) -> None:
     """
     if name not in ALL_ATTENTION_FUNCTIONS:
         raise error("A103", f"no attention is registered as `{name}`", help="call `register` first")
-    adopted = False
-    for module in model.modules():
-        replacement = _REPLACEMENTS.get(type(module))
-        if replacement is not None:
-            module.__class__ = replacement
-        if isinstance(module, _Alibi):
-            module.config, adopted = model.config, True
-    if adopted:
+    layers = [(one, _REPLACEMENTS.get(type(one), type(one))) for one in model.modules()]
+    if any(issubclass(replacement, _Alibi) for _, replacement in layers):
         model.config._attn_implementation = name
-        return
-    model.set_attn_implementation(name)
+    else:
+        model.set_attn_implementation(name)
     if model.config._attn_implementation != name:
         raise error(
             "A103",
             f"the layers of `{type(model).__name__}` do not ask for an attention implementation",
             help="its attention is written into its own modules, and `transformers` has no hook",
         )
+    for layer, replacement in layers:
+        layer.__class__ = replacement
+        if isinstance(layer, _Alibi):
+            layer.config = model.config
 
 
 class _Alibi(nn.Module):

@@ -112,7 +112,7 @@ class Request:
             # No mask was made: `transformers` then goes by this flag, as it does for SDPA.
             causal = keywords.get("is_causal")
             causal = getattr(layer, "is_causal", True) if causal is None else causal
-            pattern = Pattern(causal=bool(causal) and query.shape[2] > 1)
+            pattern = Pattern(causal=bool(causal))
             size = key.shape[0], key.shape[2]
             return Request(layer, asked, Keys(pattern, *size, None, 0, None, key.device))
         keys = attention_mask.keys

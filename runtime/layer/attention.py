@@ -210,9 +210,11 @@ class Attention(nn.Module):
             message = f"`{name}` has a dimension `{text(dimension)}`, and lengths come with a call"
             help = f"say how long sequences get, `max_length=…`, {by_call}"
         elif missing := sorted(used - set(sizes)):
-            named = {"H": "num_heads", "Hkv": "num_kv_heads", "D": "head_dim", "Dv": "head_dim"}
+            named = {"H": "num_heads", "Hkv": "num_heads", "D": "head_dim", "Dv": "head_dim"}
             message = f"`{name}` has a dimension `{text(dimension)}`, which is not known"
-            help = f"pass `{named.get(missing[0], missing[0])}`, {by_call}"
+            known = named.get(missing[0])
+            way = f"give the layer `{known}`" if known else "declare it by a parameter of the spec"
+            help = f"{way}, {by_call}"
         else:
             return evaluate_size(dimension, sizes)
         raise error("A104", message, declaration.span, label="declared here", help=help)
