@@ -2,6 +2,7 @@
 
     python benchmarks/cpu.py                         everything: about an hour, mostly compilation
     python benchmarks/cpu.py --dtype fp32 --length 2048 --variant causal --variant ALiBi
+    python benchmarks/cpu.py --direction backward --name cpu-backward
 
 Prints medians of ratios and writes `NAME.json` and `NAME.png` under `benchmarks/results/`.
 """
@@ -13,19 +14,29 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
+import memory
 import torch
 import typer
 from measure import RESULTS, interleaved, machine, plot, ratio, save
 from rich.console import Console
 from rich.table import Table
+from training import measure_backward
 from variants import VARIANTS, Forms, Problem
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+MEMORY_LENGTH = 16384
 SIDE = 2048  # of the square sgemm that speeds are compared with
+
+
+class Direction(Enum):
+    FORWARD = "forward"
+    BACKWARD = "backward"
+
 
 FIRST_CALL = """
 import sys, time, torch
@@ -139,6 +150,39 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def show_backward(rows: list[dict[str, Any]], console: Console) -> None:
+    table = Table(
+        "problem", "variant", "attndsl", "× SDPA", "step", "× SDPA", "FlexAttention", "note"
+    )
+    for row in rows:
+        forms = row["peer_forms"]
+        note = f"SDPA: {forms['SDPA']}"
+        if "gflops" in row:
+            note += f"; {row['gflops']:.0f} GFLOP/s"
+        table.add_row(
+            row["problem"],
+            row["variant"],
+            f"{row['median_seconds']['attndsl'] * 1e3:.1f} ms",
+            f"{row['speed_up']['SDPA']:.2f}",
+            f"{row['median_step_seconds']['attndsl'] * 1e3:.1f} ms",
+            f"{row['step_speed_up']['SDPA']:.2f}",
+            forms["FlexAttention"],
+            note,
+        )
+    console.print(table)
+
+
+def peaks(head_dims: Sequence[int], console: Console) -> list[dict[str, Any]]:
+    """MiB of a step of training at `MEMORY_LENGTH` tokens, beside the operands."""
+    found = []
+    for size in head_dims:
+        row: dict[str, Any] = {"length": MEMORY_LENGTH, "head_dim": size, "dtype": "fp32"}
+        row["peak_mib"] = {peer: memory.peak_of(peer, MEMORY_LENGTH, size) for peer in memory.PEERS}
+        console.print("peak memory of a causal step, 8 heads:", row)
+        found.append(row)
+    return found
+
+
 def main(
     variant: Annotated[list[str] | None, typer.Option(help="Repeatable; all by default.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="fp32, bf16; both by default.")] = None,
@@ -147,34 +191,47 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 7,
     flex: Annotated[bool, typer.Option(help="Compile and time FlexAttention.")] = True,
     name: Annotated[str, typer.Option(help="Of the files under benchmarks/results/.")] = "cpu",
+    direction: Annotated[Direction, typer.Option(help="What is measured.")] = Direction.FORWARD,
+    heads: Annotated[int, typer.Option(min=1)] = 8,
 ) -> None:
     """Measure, print a table, and record it."""
     torch.manual_seed(0)
     torch.set_num_threads(2)
     console = Console()
     rows: list[dict[str, Any]] = []
-    result: dict[str, Any] = {"machine": machine(), "rows": rows}
-    result["first_call"] = first_calls()
-    console.print(result["machine"], result["first_call"])
-    result["decode"] = [
-        decode(kind, size, key_heads, 51)
-        for kind in dtype or DTYPES
-        for size in head_dim or (64, 128)
-        for key_heads in (8, 2)
-    ]
-    console.print("decode, 8 heads, Lq 1, Lk 8192:", result["decode"])
+    result: dict[str, Any] = {"machine": machine(), "direction": direction.value, "rows": rows}
+    head_dims = head_dim or (64, 128)
+    is_forward = direction is Direction.FORWARD
+    if is_forward:
+        result["first_call"] = first_calls()
+        console.print(result["machine"], result["first_call"])
+        result["decode"] = [
+            decode(kind, size, key_heads, 51)
+            for kind in dtype or DTYPES
+            for size in head_dims
+            for key_heads in (8, 2)
+        ]
+        console.print("decode, 8 heads, Lq 1, Lk 8192:", result["decode"])
+    else:
+        console.print(result["machine"])
+        result["memory"] = peaks(head_dims, console)
+    table = show if is_forward else show_backward
     for kind in dtype or DTYPES:
-        for size in head_dim or (64, 128):
+        for size in head_dims:
             for tokens in length or (2048, 8192):
                 for chosen in variant or VARIANTS:
-                    device = torch.device("cpu")
-                    problem = Problem(1, 8, tokens, size, DTYPES[kind], device)
-                    rows.append(measure(problem, chosen, rounds, flex))
-                    show(rows[-1:], console)
+                    problem = Problem(1, heads, tokens, size, DTYPES[kind], torch.device("cpu"))
+                    if is_forward:
+                        rows.append(measure(problem, chosen, rounds, flex))
+                    else:
+                        rows.append(measure_backward(problem, chosen, rounds))
+                    table(rows[-1:], console)
                     # Kept after every row, so that a run that is cut short has its results.
                     save(name, result)
-    show(rows, console)
-    if flex:
+    table(rows, console)
+    if not is_forward:
+        plot(name, rows, "SDPA")
+    elif flex:
         plot(name, rows, "FlexAttention")
     console.print(f"written to {RESULTS / name}.json")
 

@@ -1,4 +1,4 @@
-"""The ten variants that both benchmarks measure, in our form and in the peers' nearest forms.
+"""The ten variants that all benchmarks measure, in our form and in the peers' nearest forms.
 
 The peers' forms are written by hand, as their own users would write them. Where a peer cannot
 express a variant, its nearest form stands in and is named.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -73,10 +73,31 @@ class Forms:
         compiled = torch.compile(flex_attention, dynamic=False)
         return lambda q, k, v: compiled(q, k, v, score_mod=self.flex_score, block_mask=block_mask)
 
+    def learned(self) -> Forms:
+        """The same, with gradients of every input of floats."""
+        bias = self.sdpa_bias
+        return replace(
+            self,
+            inputs={name: _learned(one) for name, one in self.inputs.items()},
+            sdpa_bias=None if bias is None else _learned(bias),
+        )
+
+    @property
+    def learned_inputs(self) -> list[Tensor]:
+        return [one for one in self.inputs.values() if one.requires_grad]
+
+    @property
+    def learned_biases(self) -> list[Tensor]:
+        return [] if self.sdpa_bias is None else [self.sdpa_bias]
+
     def sdpa(self) -> Attention:
         if self.sdpa_bias is None:
             return lambda q, k, v: scaled_dot_product_attention(q, k, v, is_causal=True)
         return lambda q, k, v: scaled_dot_product_attention(q, k, v, attn_mask=self.sdpa_bias)
+
+
+def _learned(one: Tensor) -> Tensor:
+    return one.detach().clone().requires_grad_(one.is_floating_point())
 
 
 def _causal(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
