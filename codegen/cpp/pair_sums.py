@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import ExitStack, nullcontext
 
 from attndsl.codegen.cpp.dropout import kept_tile
-from attndsl.codegen.cpp.element_sums import ElementTotal
+from attndsl.codegen.cpp.element_sums import element_total
 from attndsl.codegen.cpp.expressions import as_mask, as_vector
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.layout import uses
@@ -43,9 +43,12 @@ class PairSumsKernel:
         self._arguments, self._sources = frame.arguments, frame.sources
         self._expressions = frame.expressions
         self._kept = kept_tile(frame)
+        self._elements = [
+            element_total(number, one, frame, arrays) for number, one in enumerate(stage.elements)
+        ]
         # Each value once; the first ones take the place of the scores that they are made of.
         values = [value for one in stage.sums for value, _ in one.terms]
-        values += [one.value for one in stage.elements]
+        values += [value for total in self._elements for value in total.values]
         self._stored = store_products(stage, dict.fromkeys(values))
         floats = [value for value in values if isinstance(value.type, Scalar)]
         self._values: dict[Expression, int] = {
@@ -54,11 +57,8 @@ class PairSumsKernel:
         for dot in range(len(self._stored.dots)):
             cell = f"scratch.{scores(dot)}[key * COLUMNS + column]"
             self._expressions.spell(DotResult(dot), Text(cell, Level.PAIR))
-        self._elements = [
-            ElementTotal(number, one, arrays, specialization)
-            for number, one in enumerate(stage.elements)
-        ]
         self._support = {"tile", "transpose", "guard", "key_sums", "gather"}
+        self._support.update(*(total.support for total in self._elements))
 
     def emit(self) -> Kernel:
         """The scratch block, the tile function and the entry point."""
@@ -227,6 +227,10 @@ class PairSumsKernel:
                         self._write_query_sum(w, number, cells, source, places[source])
                     else:
                         self._write_key_sum(w, one, cells, source)
+            for total in self._elements:
+                place = self._values.get(total.values[0])
+                if place is not None:
+                    total.write_block(w, f"scratch.{scores(place)}")
 
     def _write_keys(self, w: Writer, source: Source, member: str) -> tuple[str, str]:
         """Where a block's vectors lie as floats, row after row, and their stride."""
@@ -332,9 +336,9 @@ class PairSumsKernel:
                         real = f"select(counts, {element}, floats(0.0f))"
                         w.line(f"of_key_{number}[{d}] += {real};")
         for total in self._elements:
-            summed: Expression = total.one.value
+            summed = total.values[0]
             name = f"value_{self._values[summed]}" if summed in self._values else None
-            total.write_cell(w, expressions, self._frame.reads, self._stored.values[summed], name)
+            total.write_cell(w, self._stored.values[summed], name)
         return of_keys
 
     def _write_query_sum(
@@ -390,7 +394,7 @@ class PairSumsKernel:
                 f"{place.pointer}, {stride}, {self._sources.rows}, COLUMNS);"
             )
         for total in self._elements:
-            total.write_finish(w, self._expressions, self._frame.reads)
+            total.write_finish(w)
 
     def _write_entry(self, w: Writer, name: str) -> None:
         counts = [self._expressions.text(one.count, Level.UNIFORM).text for one in self._elements]
@@ -406,12 +410,12 @@ class PairSumsKernel:
         are one task too, and so are classes of positions."""
         modulus = 1 if self._frame.residue is None else self._frame.residue
         shares_batch = any(one.is_shared_by_batches for one in self._elements)
-        self._write_zeros(w, counts)
         self._frame.places.write_tiles(w)
         w.line("const int32_t group = H / Hkv;")
         batches = "1" if shares_batch else "B"
         w.line("const int64_t pairs = static_cast<int64_t>(B) * H * Lq * Lk;")
         w.line("const int threads = threads_for(pairs, arguments.threads);")
+        self._write_zeros(w, counts)
         classes = 1 if self._elements else modulus
         w.line(f"const int64_t tasks = static_cast<int64_t>({batches}) * Hkv * {classes};")
         w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)")
@@ -446,10 +450,11 @@ class PairSumsKernel:
                 pointer = self._arguments.tensor(one.buffer.name, DTYPES[FLOAT], written=True)
                 heads = "H" if one.buffer.dimensions[1] == Size("H") else "Hkv"
                 count = f"static_cast<int64_t>(B) * {heads} * Lk * {self._width(one)}"
-                w.line(f"__builtin_memset({pointer}, 0, 4 * ({count}));")
+                w.line(f"clear({pointer}, {count}, threads);")
         for total, count in zip(self._elements, counts, strict=True):
-            pointer = self._arguments.tensor(total.target.name, DTYPES[FLOAT], written=True)
-            w.line(f"__builtin_memset({pointer}, 0, INT64_C(4) * ({count}));")
+            if total.is_cleared:
+                pointer = self._arguments.tensor(total.target.name, DTYPES[FLOAT], written=True)
+                w.line(f"clear({pointer}, INT64_C(1) * ({count}), threads);")
 
 
 def _total(number: int) -> str:

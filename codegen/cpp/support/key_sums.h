@@ -130,6 +130,15 @@ INLINE void scatter_add(float *to, Longs offset, Floats x, Ints counts) {
         if (counts[lane]) to[offset[lane]] += x[lane];
 }
 
+// Nothing has been added to these yet.
+static void clear(float *to, int64_t count, int threads) {
+    constexpr int64_t EACH = 1 << 18;
+    threads = count < EACH ? 1 : threads;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t first = 0; first < count; first += EACH)
+        __builtin_memset(to + first, 0, sizeof(float) * minimum(EACH, count - first));
+}
+
 // total = the sum of so many copies, each of `count` numbers in all copies together.
 static void add_copies(const float *copies, int32_t number, int64_t count, float *total, int threads) {
     const int64_t each = number == 0 ? 0 : count / number;
