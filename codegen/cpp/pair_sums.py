@@ -452,9 +452,11 @@ class PairSumsKernel:
                 count = f"static_cast<int64_t>(B) * {heads} * Lk * {self._width(one)}"
                 w.line(f"clear({pointer}, {count}, threads);")
         for total, count in zip(self._elements, counts, strict=True):
+            pointer = self._arguments.tensor(total.target.name, DTYPES[FLOAT], written=True)
+            numbers = f"INT64_C(1) * ({count})"
+            w.line(f"prefer_large_pages({pointer}, {numbers});")
             if total.is_cleared:
-                pointer = self._arguments.tensor(total.target.name, DTYPES[FLOAT], written=True)
-                w.line(f"clear({pointer}, INT64_C(1) * ({count}), threads);")
+                w.line(f"clear({pointer}, {numbers}, threads);")
 
 
 def _total(number: int) -> str:

@@ -18,7 +18,11 @@ static void load_pairs(const T *from, const Longs *row, int64_t stride, int keys
             for (; key + LANES <= keys; key += LANES) {
                 Floats block[LANES];
                 UNROLL
-                for (int lane = 0; lane < LANES; ++lane) block[lane] = load_bits(from + row[column][lane] + key);
+                for (int lane = 0; lane < LANES; ++lane) {
+                    block[lane] = load_bits(from + row[column][lane] + key);
+                    // The next block's: rows lie far apart, so that no processor guesses them.
+                    __builtin_prefetch(from + row[column][lane] + key + BLOCK_N, 0, 2);
+                }
                 transpose(block);
                 UNROLL
                 for (int lane = 0; lane < LANES; ++lane) to[(key + lane) * COLUMNS + column] = (Vector)block[lane];
