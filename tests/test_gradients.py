@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from naive import CASES, Case, Shape
 from test_cpp_catalogue import tensor
 
-from attndsl.module import load_text
+from attndsl.binding import bind
+from attndsl.module import load_file, load_text
 from attndsl.runtime.kernel import Kernel
 
 Array = np.ndarray[Any, Any]
+EXAMPLES = Path(__file__).parent.parent / "examples"
 # What differs most in its backward; the others belong to the whole matrix.
 QUICK = {
     *("causal", "full", "alibi", "gpt_oss", "visual_sentinel", "forgetting", "retention"),
@@ -85,18 +88,25 @@ def test_example_on_short_floats(case: Case, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_two_runs_agree_bit_for_bit(threads: int) -> None:
-    """Whatever the number of threads."""
-    case = next(case for case in CASES if case.name == "t5")
-    call = case.call(case.shapes[0])
-    tensors = [tensor(one, torch.float32) for one in (call.q, call.k, call.v)]
-    bias = tensor(call.inputs["bias"], torch.float32)
+@pytest.mark.parametrize(
+    ("name", "heads", "length"),
+    [("t5", 2, 70), ("t5", 1, 1100), ("pair_bias", 1, 1030), ("strided", 1, 1300)],
+)
+def test_two_runs_agree_bit_for_bit(name: str, heads: int, length: int, threads: int) -> None:
+    """Whatever the number of threads, and however few heads there are."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"t5": {"bias": (32, heads)}, "pair_bias": {"bias": (heads, length, length)}}
+    inputs = {
+        name: torch.randn(shape, generator=generator, requires_grad=True)
+        for name, shape in shapes.get(name, {}).items()
+    }
+    operands = [torch.randn(1, heads, length, 32, generator=generator) for _ in range(3)]
+    floats = [*(one.requires_grad_() for one in operands), *inputs.values()]
+    (attention,) = load_file(EXAMPLES / f"{name}.attn").attentions.values()
+    kernel = Kernel(bind(attention))
 
     def gradients() -> tuple[torch.Tensor, ...]:
-        floats = [one.clone().requires_grad_() for one in (*tensors, bias)]
-        *operands, table = floats
-        out = Kernel(case.load())(*operands, bias=table, scale=call.scale)
-        return torch.autograd.grad(out.square().sum(), floats)
+        return torch.autograd.grad(kernel(*operands, **inputs).square().sum(), floats)
 
     before = torch.get_num_threads()
     expected = gradients()
@@ -106,6 +116,57 @@ def test_two_runs_agree_bit_for_bit(threads: int) -> None:
             assert torch.equal(found, wanted)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("causal", {}),
+        ("sliding_window", {}),
+        ("dilated", {}),
+        ("star", {}),
+        ("documents", {"doc": "document"}),
+        ("music_transformer", {"embedding": (1100, 32)}),
+        ("pair_bias", {"bias": (1, 1100, 1100)}),
+    ],
+)
+def test_one_head_in_parts(name: str, inputs: dict[str, Any]) -> None:
+    """Of one long head parts of the queries meet parts of the keys, one after the other."""
+    generator = torch.Generator().manual_seed(0)
+    operands = [torch.randn(1, 1, 1100, 32, generator=generator) for _ in range(3)]
+    tensors = {
+        name: (torch.arange(1100) // 300).int()[None]
+        if shape == "document"
+        else torch.randn(shape, generator=generator)
+        for name, shape in inputs.items()
+    }
+    (attention,) = load_file(EXAMPLES / f"{name}.attn").attentions.values()
+    attention = bind(attention)
+    learned = {name: one for name, one in tensors.items() if one.is_floating_point()}
+    floats = [one.requires_grad_() for one in (*operands, *learned.values())]
+    out = Kernel(attention)(*operands, **tensors)
+    out_gradient = torch.randn(out.shape, generator=generator)
+    found = torch.autograd.grad(out, floats, out_gradient)
+    arrays = [one.detach().double().numpy() for one in operands]
+    numbers = {name: one.detach().numpy() for name, one in tensors.items()}
+    numbers |= {name: numbers[name].astype(np.float64) for name in learned}
+    results = reference.run(attention, *arrays, numbers)
+    assert results.log_sum_exp is not None
+    wanted = execute_backward(
+        differentiate(lower(attention)),
+        call_of(plan(attention), *arrays, numbers),
+        {
+            "out": results.output,
+            "out.gradient": out_gradient.double().numpy(),
+            "log_sum_exp": results.log_sum_exp,
+        },
+        block_m=256,
+        block_n=256,
+    )
+    for own, gradient in zip(("q", "k", "v", *learned), found, strict=True):
+        scale = max(1.0, float(np.abs(wanted[own]).max()))
+        error = float(np.abs(gradient.double().numpy() - wanted[own]).max()) / scale
+        assert error <= 2e-5, (own, error)
 
 
 @pytest.mark.parametrize("size", [1.0, 10.0, 40.0])

@@ -22,10 +22,14 @@ from attndsl.planner.plan import ElementSum
 
 
 def element_total(
-    number: int, one: ElementSum, frame: TileFrame, arrays: dict[str, Array]
+    number: int,
+    one: ElementSum,
+    frame: TileFrame,
+    arrays: dict[str, Array],
+    parts: Expression | None,
 ) -> ElementTotal:
     """The sum in the cheapest form that it has."""
-    arguments = number, one, frame, arrays
+    arguments = number, one, frame, arrays, parts
     match one.value.type:
         case Matrix():
             return MatrixTotal(*arguments)

@@ -1,38 +1,45 @@
 """Sums for elements of an input that both tokens of a pair decide on, such as a table of distances.
 
 Whatever its form, a sum is added up in the order of tiles and blocks, so that it never depends on
-how many threads there are. Where an element belongs to several heads of keys, each of these has a
-copy, and the copies are added up at the end.
+how many threads there are. Where an element belongs to several heads of keys or parts of queries,
+each of these has a copy, and the copies are added up at the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from attndsl.codegen.cpp.arguments import Arguments
+from attndsl.codegen.cpp.parts import PART, is_of_one_part
 from attndsl.codegen.cpp.reads import DTYPES, Array
 from attndsl.codegen.cpp.scope import Level
 from attndsl.codegen.cpp.tile_frame import TileFrame
 from attndsl.codegen.writer import Writer
-from attndsl.expression import FLOAT, Expression, Index, Literal, Read, Size, index_names
-from attndsl.planner import algebra
+from attndsl.expression import FLOAT, Expression, Index, Read, Size, index_names
 from attndsl.planner.plan import Buffer, ElementSum
 
 
 @dataclass
 class ElementTotal:
-    """One `ElementSum` of a stage, `number` of them. `arrays` is told of the copies."""
+    """One `ElementSum` of a stage, `number` of them, where the queries are cut into `parts` (None:
+    they are not). `arrays` is told of the copies."""
 
     number: int
     one: ElementSum
     frame: TileFrame
     arrays: dict[str, Array]
+    parts: Expression | None
     copies: Buffer | None = field(init=False, default=None)
+    copied: tuple[tuple[Index, Expression], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
+        if self.parts is not None and not is_of_one_part(self.one):
+            self.copied = ((PART, self.parts),)
         if self._names.isdisjoint({"h", "g"}):
+            self.copied += ((Index("g"), Size("Hkv")),)
+        if self.copied:
             name = f"copies.{self.one.buffer.name}"  # which nothing else can have
-            dimensions = (Size("Hkv"), *self.one.buffer.dimensions)
+            dimensions = (*(count for _, count in self.copied), *self.one.buffer.dimensions)
             self.copies = Buffer(name, FLOAT, dimensions)
             self.arrays[name] = Array(name, FLOAT, dimensions)
 
@@ -52,16 +59,15 @@ class ElementTotal:
     @property
     def indices(self) -> tuple[Expression, ...]:
         """Those of the target's element."""
-        own = self.one.indices
-        return own if self.copies is None else (Index("g"), *own)
+        return (*(index for index, _ in self.copied), *self.one.indices)
 
-    @property
-    def count(self) -> Expression:
+    def count(self) -> str:
         """How many numbers the target holds."""
-        result: Expression = Literal(1)
-        for dimension in self.target.dimensions:
-            result = algebra.multiply(result, dimension)
-        return result
+        return self._product(self.target.dimensions)
+
+    def _product(self, factors: Iterable[Expression]) -> str:
+        texts = [self.frame.expressions.text(one, Level.UNIFORM).inside(13) for one in factors]
+        return " * ".join(["INT64_C(1)", *texts])
 
     @property
     def values(self) -> tuple[Expression, ...]:
@@ -93,13 +99,15 @@ class ElementTotal:
     def write_finish(self, w: Writer) -> None:
         """At the end of a tile."""
 
-    def write_merge(self, w: Writer, arguments: Arguments, count: str) -> None:
+    def write_merge(self, w: Writer) -> None:
         """After all tiles: the copies, added up in order."""
         if self.copies is None:
             return
+        arguments = self.frame.arguments
         copies = arguments.tensor(self.copies.name, DTYPES[FLOAT], written=True)
         total = arguments.tensor(self.one.buffer.name, DTYPES[FLOAT], written=True)
-        w.line(f"add_copies({copies}, arguments.Hkv, {count}, {total}, threads);")
+        number = self._product(count for _, count in self.copied)
+        w.line(f"add_copies({copies}, {number}, {self.count()}, {total}, threads);")
 
     def address(
         self, level: Level = Level.PAIR, indices: tuple[Expression, ...] | None = None

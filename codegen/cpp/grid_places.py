@@ -115,6 +115,10 @@ class GridPlaces:
         w.line(f"const Grid<{self._axes}> grid = grid_of(arguments);")
         w.line("const int64_t tiles = grid.tiles();")
 
+    def write_key_blocks(self, w: Writer) -> None:
+        w.comment("Each tile has blocks of its own.")
+        w.line("const int64_t blocks = 0;")
+
     def write_tasks(self, w: Writer) -> None:
         self.write_tiles(w)
         w.line("const int64_t tasks = tiles * heads;")

@@ -15,6 +15,7 @@ from attndsl.codegen.cpp.element_sums import element_total
 from attndsl.codegen.cpp.expressions import as_mask, as_vector
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.layout import uses
+from attndsl.codegen.cpp.parts import PART, is_shared_by_batches, part_count
 from attndsl.codegen.cpp.products import LOG2_E, query, scores, write_guarded
 from attndsl.codegen.cpp.reads import DTYPES, Array
 from attndsl.codegen.cpp.scope import Level, Scope, Text
@@ -22,7 +23,7 @@ from attndsl.codegen.cpp.stored_products import store_products
 from attndsl.codegen.cpp.tile_frame import TileFrame
 from attndsl.codegen.program import Entry, Specialization, Tile
 from attndsl.codegen.writer import Writer
-from attndsl.expression import FLOAT, TRUE, DotResult, Expression, Scalar, Size
+from attndsl.expression import FLOAT, TRUE, DotResult, Expression, Literal, Scalar, Size
 from attndsl.planner.plan import PairSum, PairSums, Plan, Source
 
 
@@ -43,8 +44,11 @@ class PairSumsKernel:
         self._arguments, self._sources = frame.arguments, frame.sources
         self._expressions = frame.expressions
         self._kept = kept_tile(frame)
+        self._parts = part_count(stage, frame.residue, tile)
+        self._expressions.spell(PART, Text("part.number", Level.UNIFORM))
         self._elements = [
-            element_total(number, one, frame, arrays) for number, one in enumerate(stage.elements)
+            element_total(number, one, frame, arrays, self._parts)
+            for number, one in enumerate(stage.elements)
         ]
         # Each value once; the first ones take the place of the scores that they are made of.
         values = [value for one in stage.sums for value, _ in one.terms]
@@ -151,11 +155,20 @@ class PairSumsKernel:
     def _write_tile(self, w: Writer) -> None:
         self._frame.write_tile(
             w,
-            "sum_tile(const AttendArguments &arguments, SumsScratch &scratch",
+            "sum_tile(const AttendArguments &arguments, SumsScratch &scratch, "
+            "[[maybe_unused]] const Part &part",
             self._write_absorb,
             self._write_finish,
             self._write_rows,
+            None if self._parts is None else self._write_ahead,
         )
+
+    def _write_ahead(self, w: Writer) -> None:
+        """Queries of which no key of the part is seen are left as they are."""
+        with w.block("if (!part.is_first) {", "}"):
+            w.line("bool any = false;")
+            w.line("visit([&](int32_t block, auto) { any |= part.has(block); });")
+            w.line("if (!any) return;")
 
     def _write_rows(self, w: Writer, after: str) -> None:
         """What is computed once per tile: lane values, the queries' vectors, sums of nothing."""
@@ -185,12 +198,28 @@ class PairSumsKernel:
         self._frame.write_vectors(w)
         for number, one in enumerate(self._stage.sums):
             if one.side == "query":
-                w.line(f"for (Floats &element : scratch.{_total(number)}) element = Floats{{}};")
+                self._write_query_start(w, number, one)
         for total in self._elements:
             total.write_start(w)
         if uses(after, "ones"):
             w.line("Floats ones[COLUMNS];")
             w.line("for (Floats &one : ones) one = floats(1.0f);")
+
+    def _write_query_start(self, w: Writer, number: int, one: PairSum) -> None:
+        nothing = f"for (Floats &element : scratch.{_total(number)}) element = Floats{{}};"
+        if self._parts is None:
+            w.line(nothing)
+            return
+        pointer, stride = self._query_target(one)
+        w.line("if (part.is_first)")
+        with w.indented():
+            w.line(nothing)
+        w.line("else")
+        with w.indented():
+            w.line(
+                f"load_columns<{self._width(one)}>({pointer}, {stride}, {self._sources.rows}, "
+                f"1.0f, scratch.{_total(number)}, COLUMNS);"
+            )
 
     # One block of keys -----------------------------------------------------------------------
 
@@ -198,6 +227,8 @@ class PairSumsKernel:
         w.comment("One block of keys. In a partial one the mask says which pairs count.")
         with w.block(f"const auto absorb = [&]({self._frame.places.absorb}) {{", "};"):
             w.line("[[maybe_unused]] constexpr bool partial = decltype(kind)::partial;")
+            if self._parts is not None:
+                w.line("if (!part.has(block)) return;")
             self._frame.places.write_block_start(w)
             w.line("[[maybe_unused]] constexpr Seen seen{};")
             places = {
@@ -386,64 +417,82 @@ class PairSumsKernel:
         for number, one in enumerate(self._stage.sums):
             if one.side != "query":
                 continue
-            token = None if self._sources.scattered_queries else self._sources.query_token
-            place = self._sources.buffer(one.buffer.name, token, "h")
-            stride = f"{self._frame.step}{place.stride}"
+            pointer, stride = self._query_target(one)
             w.line(
                 f"store_columns<{self._width(one)}>(scratch.{_total(number)}, ones, "
-                f"{place.pointer}, {stride}, {self._sources.rows}, COLUMNS);"
+                f"{pointer}, {stride}, {self._sources.rows}, COLUMNS);"
             )
         for total in self._elements:
             total.write_finish(w)
 
+    def _query_target(self, one: PairSum) -> tuple[str, str]:
+        """The sum of the tile's first query, and the step from query to query."""
+        token = None if self._sources.scattered_queries else self._sources.query_token
+        place = self._sources.buffer(one.buffer.name, token, "h")
+        return place.pointer, f"{self._frame.step}{place.stride}"
+
+    # The entry point -------------------------------------------------------------------------
+
     def _write_entry(self, w: Writer, name: str) -> None:
-        counts = [self._expressions.text(one.count, Level.UNIFORM).text for one in self._elements]
         body = Writer(comment="//")
-        self._write_tasks(body, counts)
+        self._write_tasks(body)
         with w.block(f'extern "C" void {name}(const AttendArguments *passed) {{', "}"):
             w.line("const AttendArguments &arguments = *passed;")
             self._arguments.write_locals(w, body.text())
             w.line(body.text().rstrip())
 
-    def _write_tasks(self, w: Writer, counts: list[str]) -> None:
-        """A task is one head of keys, its tiles in order. Batches that share an element of an input
-        are one task too, and so are classes of positions."""
+    def _write_tasks(self, w: Writer) -> None:
+        """A task is one head of keys, or a part of it, its tiles in order. Batches that share an
+        element of an input are one task too, and so are classes of positions."""
         modulus = 1 if self._frame.residue is None else self._frame.residue
-        shares_batch = any(one.is_shared_by_batches for one in self._elements)
+        shares_batch = is_shared_by_batches(self._stage)
         self._frame.places.write_tiles(w)
         w.line("const int32_t group = H / Hkv;")
         batches = "1" if shares_batch else "B"
         w.line("const int64_t pairs = static_cast<int64_t>(B) * H * Lq * Lk;")
         w.line("const int threads = threads_for(pairs, arguments.threads);")
-        self._write_zeros(w, counts)
+        self._write_zeros(w)
         classes = 1 if self._elements else modulus
-        w.line(f"const int64_t tasks = static_cast<int64_t>({batches}) * Hkv * {classes};")
+        number = Literal(1) if self._parts is None else self._parts
+        parts = self._expressions.text(number, Level.UNIFORM).text
+        w.line(f"const int32_t parts = {parts};")
+        self._frame.places.write_key_blocks(w)
+        w.line(f"const int64_t tasks = static_cast<int64_t>({batches}) * Hkv * {classes} * parts;")
+        with w.block("for (int32_t phase = 0; phase < parts; ++phase) {", "}"):
+            self._write_phase(w, shares_batch, classes, modulus)
+        for one in self._elements:
+            one.write_merge(w)
+
+    def _write_phase(self, w: Writer, shares_batch: bool, classes: int, modulus: int) -> None:
         w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)")
         with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
             w.line("const FlushDenormals flush;")
             w.line("static thread_local SumsScratch scratch;")
-            w.line(f"const int32_t g = static_cast<int32_t>(task / {classes} % Hkv);")
+            w.line("const Part part = part_of(task, phase, parts, blocks);")
+            w.line("const int64_t first_tile = part.number * tiles / parts;")
+            w.line("const int64_t last_tile = (part.number + 1) * tiles / parts;")
+            w.line(f"const int32_t g = static_cast<int32_t>(task / parts / {classes} % Hkv);")
             loops = []
             if shares_batch:
                 loops.append("for (int32_t b = 0; b < B; ++b)")
             else:
-                w.line(f"const int32_t b = static_cast<int32_t>(task / {classes} / Hkv);")
+                w.line(f"const int32_t b = static_cast<int32_t>(task / parts / {classes} / Hkv);")
             if self._frame.residue is not None:
                 if classes == 1:
                     loops.append(f"for (int32_t residue = 0; residue < {modulus}; ++residue)")
                 else:
-                    w.line(f"const int32_t residue = static_cast<int32_t>(task % {classes});")
+                    residue = f"static_cast<int32_t>(task / parts % {classes})"
+                    w.line(f"const int32_t residue = {residue};")
             loops.append("for (int32_t h = g * group; h < (g + 1) * group; ++h)")
-            loops.append("for (int64_t tile = 0; tile < tiles; ++tile)")
+            loops.append("for (int64_t tile = first_tile; tile < last_tile; ++tile)")
             with ExitStack() as nested:
                 for loop in loops:
                     w.line(loop)
                     nested.enter_context(w.indented())
-                w.line(f"sum_tile(arguments, scratch, b, h, {self._frame.places.passed});")
-        for one, count in zip(self._elements, counts, strict=True):
-            one.write_merge(w, self._arguments, count)
+                passed = self._frame.places.passed
+                w.line(f"sum_tile(arguments, scratch, part, b, h, {passed});")
 
-    def _write_zeros(self, w: Writer, counts: list[str]) -> None:
+    def _write_zeros(self, w: Writer) -> None:
         """Sums of keys and of elements are added up in memory."""
         for one in self._stage.sums:
             if one.side == "key":
@@ -451,12 +500,12 @@ class PairSumsKernel:
                 heads = "H" if one.buffer.dimensions[1] == Size("H") else "Hkv"
                 count = f"static_cast<int64_t>(B) * {heads} * Lk * {self._width(one)}"
                 w.line(f"clear({pointer}, {count}, threads);")
-        for total, count in zip(self._elements, counts, strict=True):
+        for total in self._elements:
             pointer = self._arguments.tensor(total.target.name, DTYPES[FLOAT], written=True)
-            numbers = f"INT64_C(1) * ({count})"
-            w.line(f"prefer_large_pages({pointer}, {numbers});")
+            count = total.count()
+            w.line(f"prefer_large_pages({pointer}, {count});")
             if total.is_cleared:
-                w.line(f"clear({pointer}, {numbers}, threads);")
+                w.line(f"clear({pointer}, {count}, threads);")
 
 
 def _total(number: int) -> str:

@@ -66,6 +66,10 @@ class Places(Protocol):
     def write_tiles(self, w: Writer) -> None:
         """`tiles`: how many tiles of queries a head has, in each residue class."""
 
+    def write_key_blocks(self, w: Writer) -> None:
+        """`blocks`: blocks of keys that a head has at most, in each residue class, if they have
+        numbers."""
+
     def write_tasks(self, w: Writer) -> None:
         """`tasks`: how many tiles there are, for all heads."""
 
@@ -172,6 +176,12 @@ class LinePlaces:
             w.line(f"const int64_t class_rows = ({rows} + {self.residue - 1}) / {self.residue};")
             rows = "class_rows"
         w.line(f"const int64_t tiles = ({rows} + BLOCK_M - 1) / BLOCK_M;")
+
+    def write_key_blocks(self, w: Writer) -> None:
+        keys = f"static_cast<int64_t>({self.arguments.size('Lk')})"
+        if self.residue is not None:
+            keys = f"({keys} + {self.residue - 1}) / {self.residue}"
+        w.line(f"const int64_t blocks = ({keys} + BLOCK_N - 1) / BLOCK_N;")
 
     def write_tasks(self, w: Writer) -> None:
         self.write_tiles(w)

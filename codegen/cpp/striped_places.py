@@ -78,6 +78,10 @@ class StripedPlaces(LinePlaces):
         w.line(f"const int32_t keys = partial ? minimum(BLOCK_N, {length} - first_key) : BLOCK_N;")
         self._keys.write_block(w)
 
+    def write_key_blocks(self, w: Writer) -> None:
+        self._keys.write_length(w)
+        w.line(f"const int64_t blocks = ({self._keys.length} + BLOCK_N - 1) / BLOCK_N;")
+
     def write_key(self, w: Writer, used: set[str], body: str) -> None:
         if "j" in used:
             w.line("[[maybe_unused]] const int32_t j = scratch.keys.numbers[key];")

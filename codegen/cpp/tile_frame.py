@@ -127,9 +127,11 @@ class TileFrame:
         write_absorb: Callable[[Writer], None],
         write_finish: Callable[[Writer], None],
         write_rows: Callable[[Writer, str], None],
+        write_ahead: Callable[[Writer], None] | None = None,
     ) -> None:
         """The function over one tile: `head` is its name and first parameters. `write_rows` is told
-        the text that follows what it writes."""
+        the text that follows what it writes. `write_ahead` writes what comes before all that, with
+        `visit` there to say which blocks there are."""
         # Written from the inside out: what is computed once per tile is known at the end.
         block, loops, finish, prologue, windows = (Writer(comment="//") for _ in range(5))
         write_absorb(block)
@@ -139,6 +141,12 @@ class TileFrame:
         write_rows(prologue, block.text() + finish.text())
         body = Writer(comment="//")
         body.lines(*self.scopes[Level.UNIFORM].lines)
+        if write_ahead is not None:
+            with body.block("const auto visit = [&](const auto &absorb) {", "};"):
+                body.line(loops.text().rstrip())
+            write_ahead(body)
+            loops = Writer(comment="//")
+            loops.line("visit(absorb);")
         for part in (prologue, windows, block, loops, finish):
             if part.text():
                 body.blank()

@@ -130,6 +130,21 @@ INLINE void scatter_add(float *to, Longs offset, Floats x, Ints counts) {
         if (counts[lane]) to[offset[lane]] += x[lane];
 }
 
+// A part of the queries and the blocks of one part of the keys, which meet in one phase; `is_first`: the queries have met
+// no other keys.
+struct Part {
+    int32_t number, first_block, last_block;
+    bool is_first;
+    bool has(int32_t block) const { return first_block <= block && block < last_block; }
+};
+
+// The parts that meet as task `task` of a phase, the heaviest under a causal mask first.
+INLINE Part part_of(int64_t task, int32_t phase, int32_t parts, int64_t blocks) {
+    const int32_t number = static_cast<int32_t>(parts - 1 - task % parts), keys = (number + phase) % parts;
+    return {number, static_cast<int32_t>(keys * blocks / parts), static_cast<int32_t>((keys + 1) * blocks / parts),
+            phase == 0};
+}
+
 // Nothing has been added to these yet.
 static void clear(float *to, int64_t count, int threads) {
     constexpr int64_t EACH = 1 << 18;
@@ -140,12 +155,12 @@ static void clear(float *to, int64_t count, int threads) {
 }
 
 // total = the sum of so many copies, each of `count` numbers in all copies together.
-static void add_copies(const float *copies, int32_t number, int64_t count, float *total, int threads) {
+static void add_copies(const float *copies, int64_t number, int64_t count, float *total, int threads) {
     const int64_t each = number == 0 ? 0 : count / number;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t place = 0; place < each; ++place) {
         float sum = 0.0f;
-        for (int32_t copy = 0; copy < number; ++copy) sum += copies[copy * each + place];
+        for (int64_t copy = 0; copy < number; ++copy) sum += copies[copy * each + place];
         total[place] = sum;
     }
 }
