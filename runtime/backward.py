@@ -60,21 +60,38 @@ def backward_for(
     log_sum_exp_gradient: bool,
 ) -> Backward:
     """What computes these gradients on a target of this machine."""
-    plan = backward_plan(attention, wanted, log_sum_exp_gradient, specialization.dropout)
-    if target.language == "cpp" and plan.gradients:
+    if target.language == "cpp":
         try:
-            return _compiled(plan, specialization)
+            return _compiled(attention, specialization, target, wanted, log_sum_exp_gradient)
         except AttnError as problem:
             if problem.diagnostics[0].code != _NO_COMPILER:
                 raise
-    return TiledBackward(plan)
+    return TiledBackward(
+        backward_plan(attention, wanted, log_sum_exp_gradient, specialization.dropout)
+    )
 
 
-def _compiled(plan: Plan, specialization: Specialization) -> Backward:
-    from attndsl.codegen import cpp
+def _compiled(
+    attention: Attention,
+    specialization: Specialization,
+    target: Target,
+    wanted: tuple[str, ...],
+    log_sum_exp_gradient: bool,
+) -> Backward:
     from attndsl.runtime.cpp import build
+    from attndsl.runtime.programs import backward_program_of
 
-    program = cpp.emit(plan, specialization)
+    def emit() -> tuple[Plan, Program]:
+        from attndsl.codegen import cpp
+
+        plan = backward_plan(attention, wanted, log_sum_exp_gradient, specialization.dropout)
+        return plan, cpp.emit(plan, specialization)
+
+    plan, program = backward_program_of(
+        attention, specialization, target, wanted, log_sum_exp_gradient, emit
+    )
+    if not plan.gradients:
+        return TiledBackward(plan)
     return CompiledBackward(plan, program, build(program), _tables(plan, program))
 
 

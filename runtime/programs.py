@@ -33,15 +33,36 @@ def program_of(
 
     Raises what `emit` raises.
     """
+    key = _key(attention, specialization, target, repr(tile))
+    return _kept(key, lambda: emit(attention, specialization, target, tile))
+
+
+def backward_program_of(
+    attention: Attention,
+    specialization: Specialization,
+    target: Target,
+    wanted: tuple[str, ...],
+    log_sum_exp_gradient: bool,
+    emit: Callable[[], tuple[Plan, Program]],
+) -> tuple[Plan, Program]:
+    """The same for a backward, and the gradients that it computes."""
+    backward = ("backward", *wanted, repr(log_sum_exp_gradient))
+    return _kept(_key(attention, specialization, target, *backward), emit)
+
+
+def _key(attention: Attention, specialization: Specialization, target: Target, *rest: str) -> str:
     meaning = json.dumps(encode(attention, spans=False))
-    key = key_of(version(), meaning, repr(specialization), target.name, repr(tile))
+    return key_of(version(), meaning, repr(specialization), target.name, *rest)
+
+
+def _kept(key: str, emit: Callable[[], tuple[Plan, Program]]) -> tuple[Plan, Program]:
     cache = default_cache()
     directory = cache.find(KIND, key)
     if directory is not None:
         known = _read(directory / FILE)
         if known is not None:
             return known
-    plan, program = emit(attention, specialization, target, tile)
+    plan, program = emit()
     text = json.dumps({"plan": encode(plan), "program": encode(program)})
     cache.replace(KIND, key, lambda directory: _write(directory / FILE, text))
     return plan, program

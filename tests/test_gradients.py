@@ -12,8 +12,14 @@ import torch
 from naive import CASES, Case, Shape
 from test_cpp_catalogue import tensor
 
+from attndsl import reference
 from attndsl.binding import bind
 from attndsl.module import load_file, load_text
+from attndsl.planner.backward import differentiate
+from attndsl.planner.execute import call_of
+from attndsl.planner.execute_sums import execute_backward
+from attndsl.planner.lower import lower
+from attndsl.planner.pipeline import plan
 from attndsl.runtime.kernel import Kernel
 
 Array = np.ndarray[Any, Any]

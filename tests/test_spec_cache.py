@@ -335,3 +335,32 @@ def test_a_second_process_imports_neither_checker_nor_planner(root: Path, tmp_pa
     assert first[0] == second[0]
     assert "check" in first[2]
     assert second[1:] == ["[]", "[]"]
+
+
+SECOND_BACKWARD = """
+import sys, torch, attndsl
+q = torch.ones(1, 1, 4, 8, requires_grad=True)
+v = torch.arange(32.0).reshape(1, 1, 4, 8)
+attndsl.load(sys.argv[1]).a(q, q, v).square().sum().backward()
+print(q.grad.tolist())
+parts = ["planner.backward", "planner.passes", "codegen.cpp"]
+print([name for name in parts if f"attndsl.{name}" in sys.modules])
+"""
+
+
+def test_a_second_process_derives_no_backward(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.attn"
+    path.write_text("attention a { mask = causal }")
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", SECOND_BACKWARD, str(path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        ).stdout.splitlines()
+        for _ in range(2)
+    )
+    assert first[0] == second[0]
+    assert "planner.backward" in first[1]
+    assert second[1] == "[]"
