@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -158,3 +159,85 @@ def test_the_best_unit_is_used(products: str) -> None:
     binary = (built_directory(program) / OBJECT).read_bytes()
     assert (_CONFIGURES_TILES in binary) == (products == "matrix unit")
     assert (_DOT_PRODUCT.search(binary) is not None) == (products == "dot products")
+
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def softmax_of(score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], window: int) -> Attend:
+    """Plain softmax attention under a causal window, of scores `[…, Lq, Lk]`."""
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], 1) for one in (k, v))
+        apart = torch.arange(k.shape[2] - q.shape[2], k.shape[2])[:, None] - torch.arange(
+            k.shape[2]
+        )
+        hidden = (apart < 0) | (apart >= window)
+        return score(q, k).masked_fill(hidden, -torch.inf).softmax(-1) @ v
+
+    return attend
+
+
+def product(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    return q @ k.transpose(-1, -2) / 8
+
+
+def halves(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    first, second = q[..., :32] @ k[..., 32:].mT, q[..., 32:] @ k[..., :32].mT
+    return (first - 0.5 * second) / 8
+
+
+NAIVE = {
+    "causal": softmax_of(product, 1000),
+    "window": softmax_of(product, 70),
+    "softcap": softmax_of(lambda q, k: 20 * torch.tanh(product(q, k) / 20), 1000),
+    "halves": softmax_of(halves, 1000),
+}
+
+
+def gradients(
+    attend: Attend, tensors: Sequence[torch.Tensor], out_gradient: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, ...]:
+    leaves = [one.detach().to(dtype).requires_grad_() for one in tensors]
+    return torch.autograd.grad(attend(*leaves), leaves, out_gradient.to(dtype))
+
+
+@pytest.mark.parametrize("name", NAIVE)
+@pytest.mark.parametrize(("queries", "keys"), [(150, 150), (65, 257), (600, 600)])
+def test_gradients(products: str, name: str, queries: int, keys: int) -> None:
+    tensors = bfloats(2, 4, 2, queries, keys, 64)
+    out_gradient = torch.randn(2, 4, queries, 64).bfloat16()
+    found = gradients(Kernel(attention_of(SPECS[name])), tensors, out_gradient, torch.bfloat16)
+    wanted = gradients(NAIVE[name], tensors, out_gradient, torch.float64)
+    for gradient, exact in zip(found, wanted, strict=True):
+        assert (gradient - exact).abs().max() <= 1e-2 * exact.abs().max()
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_gradients_are_as_precise_as_those_of_pytorch(products: str, width: int) -> None:
+    """At most twice the error of its own backward in bfloat16."""
+    tensors = bfloats(1, 4, 4, 500, 500, width)
+    out_gradient = torch.randn(1, 4, 500, width).bfloat16()
+
+    def theirs(*operands: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(*operands, is_causal=True)
+
+    exact = gradients(theirs, tensors, out_gradient, torch.float64)
+    kernel = Kernel(attention_of(CAUSAL))
+    ours = gradients(kernel, tensors, out_gradient, torch.bfloat16)
+    allowed = gradients(theirs, tensors, out_gradient, torch.bfloat16)
+    for own, their, one in zip(ours, allowed, exact, strict=True):
+        assert (own - one).norm() <= 2 * (their - one).norm()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_hidden_numbers_never_leak_into_gradients(products: str, bad: float) -> None:
+    tensors = bfloats(1, 2, 2, 200, 200, 64)
+    out_gradient = torch.randn(1, 2, 200, 64).bfloat16()
+    kernel = Kernel(attention_of(CAUSAL))
+    clean = gradients(kernel, tensors, out_gradient, torch.bfloat16)
+    for one in (*tensors, out_gradient):
+        one[:, :, 170:] = bad  # what later tokens hold is seen by none of the earlier queries
+    out_gradient[:, :, 170:] = 0
+    of_q, _, _ = gradients(kernel, tensors, out_gradient, torch.bfloat16)
+    torch.testing.assert_close(of_q[:, :, :170], clean[0][:, :, :170], rtol=2**-6, atol=2**-7)

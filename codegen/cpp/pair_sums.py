@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
 
+from attndsl.codegen.cpp.bfloat16_pair_products import Bfloat16PairProducts, has_bfloat16_form
 from attndsl.codegen.cpp.dropout import kept_tile
 from attndsl.codegen.cpp.element_sums import element_total
 from attndsl.codegen.cpp.expressions import as_mask, as_vector
 from attndsl.codegen.cpp.kernel import Kernel
 from attndsl.codegen.cpp.layout import uses
+from attndsl.codegen.cpp.pair_products import FloatPairProducts, PairProducts, Pairs
 from attndsl.codegen.cpp.parts import PART, is_shared_by_batches, part_count
-from attndsl.codegen.cpp.products import LOG2_E, query, scores, write_guarded
+from attndsl.codegen.cpp.products import scores
 from attndsl.codegen.cpp.reads import DTYPES, Array
 from attndsl.codegen.cpp.scope import Level, Scope, Text
 from attndsl.codegen.cpp.stored_products import store_products
@@ -58,9 +60,12 @@ class PairSumsKernel:
         self._values: dict[Expression, int] = {
             value: place for place, value in enumerate(dict.fromkeys(floats))
         }
+        pairs = self._pairs = Pairs(stage, self._stored, frame, self._values)
+        self._products: PairProducts = FloatPairProducts(pairs)
+        if has_bfloat16_form(pairs, tile):
+            self._products = Bfloat16PairProducts(pairs, arrays, tile)
         for dot in range(len(self._stored.dots)):
-            cell = f"scratch.{scores(dot)}[key * COLUMNS + column]"
-            self._expressions.spell(DotResult(dot), Text(cell, Level.PAIR))
+            self._expressions.spell(DotResult(dot), self._products.spelled(dot))
         self._support = {"tile", "transpose", "guard", "key_sums", "gather"}
         self._support.update(*(total.support for total in self._elements))
 
@@ -80,7 +85,8 @@ class PairSumsKernel:
                 w.line(part.text().rstrip())
         entry = Entry(self._number, function, self._arguments.collected)
         copies = tuple(one.copies for one in self._elements if one.copies is not None)
-        return Kernel(w.text(), entry, frozenset(self._frame.support | self._support), copies)
+        support = self._frame.support | self._support | self._products.support
+        return Kernel(w.text(), entry, frozenset(support), (*copies, *self._products.buffers))
 
     # The scratch block -----------------------------------------------------------------------
 
@@ -91,20 +97,12 @@ class PairSumsKernel:
         with w.block("struct alignas(64) SumsScratch {", "};"):
             for member in self._frame.places.members:
                 w.line(member)
-            for dot, product in enumerate(self._stored.dots):
-                w.line(f"Floats {query(dot)}[{self._sources.size(product.query)} * COLUMNS];")
+            self._products.write_members(w)
             for place in range(max(len(self._values), len(self._stored.dots))):
                 w.line(f"Floats {scores(place)}[BLOCK_N * COLUMNS];")
             for number, one in enumerate(self._stage.sums):
                 if one.side == "query":
                     w.line(f"Floats {_total(number)}[{self._width(one)} * COLUMNS];")
-            for source, member in self._rows().items():
-                size = self._sources.size(source)
-                w.line(f"alignas(64) float {member}[BLOCK_M * padded({size})];")
-            for source, member in self._keys().items():
-                if self._is_copied(source):
-                    size = self._sources.size(source)
-                    w.line(f"alignas(64) float {member}[BLOCK_N * {size}];")
             self._frame.write_vector_members(w)
             for tile in self._frame.reads.pair_tiles.values():
                 w.line(tile.declaration)
@@ -112,37 +110,6 @@ class PairSumsKernel:
                 w.line(self._kept.member)
             for total in self._elements:
                 total.write_members(w)
-
-    def _factor(self, dot: int) -> str:
-        """What the queries of a product are multiplied by."""
-        factor = self._stored.factors[dot]
-        parts = []
-        if factor is not None:
-            parts.append(self._expressions.text(factor, Level.UNIFORM).inside(12))
-        if self._stored.in_base_2 and dot == 0:
-            parts.append(LOG2_E)
-        return " * ".join(parts) or "1.0f"
-
-    def _rows(self) -> dict[Source, str]:
-        """Vectors of queries that sums of keys are made of."""
-        sources = [
-            source
-            for one in self._stage.sums
-            for _, source in one.terms
-            if one.side == "key" and source is not None
-        ]
-        return {one: f"rows_{number}" for number, one in enumerate(dict.fromkeys(sources))}
-
-    def _keys(self) -> dict[Source, str]:
-        """Vectors of keys, for scores and for sums of queries."""
-        sources = [dot.key for dot in self._stored.dots]
-        sources += [
-            source
-            for one in self._stage.sums
-            for _, source in one.terms
-            if one.side == "query" and source is not None
-        ]
-        return {one: f"keys_{number}" for number, one in enumerate(dict.fromkeys(sources))}
 
     def _width(self, one: PairSum) -> int:
         """How many numbers a token's sum has."""
@@ -178,23 +145,7 @@ class PairSumsKernel:
         else:
             filled = "exists[column] = lane_numbers() + column * LANES < rows;"
             self._frame.write_lanes(w, after, ["Ints exists[COLUMNS];"], [filled])
-        for dot, product in enumerate(self._stored.dots):
-            place, size = self._sources.query(product.query), self._sources.size(product.query)
-            w.line(
-                f"load_columns<{size}>({place.pointer}, {place.stride}, {self._sources.rows}, "
-                f"{self._factor(dot)}, scratch.{query(dot)}, COLUMNS);"
-            )
-        for source, member in self._rows().items():
-            place, size = self._sources.query(source), self._sources.size(source)
-            w.line(
-                f"load_rows<{size}>({place.pointer}, {place.stride}, {self._sources.rows}, exists, "
-                f"scratch.{member});"
-            )
-            if self._stage.mask != TRUE:
-                w.line(
-                    f"const bool {member}_finite = "
-                    f"all_finite<{size}>(scratch.{member}, padded({size}), rows);"
-                )
+        self._products.write_queries(w)
         self._frame.write_vectors(w)
         for number, one in enumerate(self._stage.sums):
             if one.side == "query":
@@ -231,17 +182,7 @@ class PairSumsKernel:
                 w.line("if (!part.has(block)) return;")
             self._frame.places.write_block_start(w)
             w.line("[[maybe_unused]] constexpr Seen seen{};")
-            places = {
-                source: self._write_keys(w, source, member)
-                for source, member in self._keys().items()
-            }
-            for dot, product in enumerate(self._stored.dots):
-                pointer, stride = places[product.key]
-                size = self._sources.size(product.key)
-                w.line(
-                    f"dot_tile<{size}>({pointer}, {stride}, keys, scratch.{query(dot)}, "
-                    f"scratch.{scores(dot)}, {pointer}, {stride}, 0);"
-                )
+            self._products.write_dots(w)
             pairs = Writer(comment="//")
             self._write_values(pairs)
             for tile in self._frame.reads.pair_tiles.values():
@@ -249,38 +190,20 @@ class PairSumsKernel:
             if self._kept is not None:
                 self._kept.write(w)
             w.line(pairs.text().rstrip())
-            for number, one in enumerate(self._stage.sums):
-                for value, source in one.terms:
-                    if source is None:
-                        continue
-                    cells = f"scratch.{scores(self._values[value])}"
-                    if one.side == "query":
-                        self._write_query_sum(w, number, cells, source, places[source])
-                    else:
-                        self._write_key_sum(w, one, cells, source)
             for total in self._elements:
                 place = self._values.get(total.values[0])
                 if place is not None:
                     total.write_block(w, f"scratch.{scores(place)}")
-
-    def _write_keys(self, w: Writer, source: Source, member: str) -> tuple[str, str]:
-        """Where a block's vectors lie as floats, row after row, and their stride."""
-        place, size = self._sources.key(source), self._sources.size(source)
-        w.line(f"const {place.element} *{member} = {place.pointer};")
-        if self._sources.scattered_keys:
-            self._support.add("gather_rows")
-            numbers = "scratch.keys.numbers, keys"
-            w.line(f"gather_rows<{size}>({member}, {place.stride}, {numbers}, scratch.{member});")
-            return f"scratch.{member}", str(size)
-        if not self._is_copied(source):
-            return member, place.stride
-        self._support.add("convert")
-        w.line(f"convert_tile<{size}>({member}, {place.stride}, keys, scratch.{member});")
-        return f"scratch.{member}", str(size)
-
-    def _is_copied(self, source: Source) -> bool:
-        """Whether a block's vectors have to be brought together, or converted."""
-        return self._sources.scattered_keys or self._sources.key(source).element != "float"
+            self._products.write_values(w)
+            for number, one in enumerate(self._stage.sums):
+                for value, source in one.terms:
+                    if source is None:
+                        continue
+                    if one.side == "query":
+                        place = self._values[value]
+                        self._products.write_query_sum(w, place, source, _total(number))
+                    else:
+                        self._products.write_key_sum(w, self._values[value], source, one)
 
     def _write_values(self, w: Writer) -> None:
         """The values of all pairs of the block, 0 where they are hidden, and their plain sums."""
@@ -328,7 +251,7 @@ class PairSumsKernel:
                     cell.line(totals.text().rstrip())
                 body.line(cell.text().rstrip())
             for number, width in of_keys.items():
-                pointer, stride = self._key_target(self._stage.sums[number])
+                pointer, stride = self._pairs.key_target(self._stage.sums[number])
                 body.line(f"for (int d = 0; d < {width}; ++d)")
                 with body.indented():
                     body.line(
@@ -371,40 +294,6 @@ class PairSumsKernel:
             name = f"value_{self._values[summed]}" if summed in self._values else None
             total.write_cell(w, self._stored.values[summed], name)
         return of_keys
-
-    def _write_query_sum(
-        self, w: Writer, number: int, cells: str, source: Source, place: tuple[str, str]
-    ) -> None:
-        pointer, stride = place
-        size = self._sources.size(source)
-        sums = f"{cells}, ones, scratch.{_total(number)}"
-        rows = f"<{size}>({pointer}, {stride}, keys"
-        whole = f"accumulate_tile{rows}, {sums}, {pointer}, {stride}, 0);"
-        if self._stage.mask == TRUE:
-            w.line(whole)
-            return
-        finite = f"all_finite{rows})"
-        write_guarded(w, finite, f"accumulate_guarded{rows}, seen, {sums});", whole, None)
-
-    def _write_key_sum(self, w: Writer, one: PairSum, cells: str, source: Source) -> None:
-        member, size = self._rows()[source], self._sources.size(source)
-        pointer, stride = self._key_target(one)
-        target = f"KeyRows{{{pointer}, {stride}}}"
-        if self._sources.scattered_keys:
-            target = f"GatheredKeyRows{{{pointer}, {stride}, scratch.keys.numbers}}"
-        arguments = f"<{size}>({cells}, scratch.{member}, rows, keys, {target});"
-        if self._stage.mask == TRUE:
-            w.line(f"add_keys{arguments}")
-            return
-        guarded = f"add_keys_guarded{arguments}"
-        write_guarded(w, f"{member}_finite", guarded, f"add_keys{arguments}", None)
-
-    def _key_target(self, one: PairSum) -> tuple[str, str]:
-        """The sum of the block's first key, and the step from key to key."""
-        head = "g" if one.buffer.dimensions[1] == Size("Hkv") else "h"
-        token = None if self._sources.scattered_keys else self._sources.key_token
-        place = self._sources.buffer(one.buffer.name, token, head)
-        return f"({place.pointer})", f"{self._frame.step}{place.stride}"
 
     @property
     def _key(self) -> str:
@@ -457,6 +346,7 @@ class PairSumsKernel:
         parts = self._expressions.text(number, Level.UNIFORM).text
         w.line(f"const int32_t parts = {parts};")
         self._frame.places.write_key_blocks(w)
+        self._products.write_before_tiles(w)
         w.line(f"const int64_t tasks = static_cast<int64_t>({batches}) * Hkv * {classes} * parts;")
         with w.block("for (int32_t phase = 0; phase < parts; ++phase) {", "}"):
             self._write_phase(w, shares_batch, classes, modulus)
@@ -467,6 +357,7 @@ class PairSumsKernel:
         w.line("#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)")
         with w.block("for (int64_t task = 0; task < tasks; ++task) {", "}"):
             w.line("const FlushDenormals flush;")
+            self._products.write_task(w)
             w.line("static thread_local SumsScratch scratch;")
             w.line("const Part part = part_of(task, phase, parts, blocks);")
             w.line("const int64_t first_tile = part.number * tiles / parts;")

@@ -55,6 +55,10 @@ _PIECES: dict[str, tuple[str, ...]] = {
     "bfloat16_matrix": ("bfloat16_pairs",),
     "bfloat16_dot": ("bfloat16_pairs",),
     "bfloat16_converted": ("bfloat16_pairs",),
+    "bfloat16_sums": (
+        *("bfloat16_matrix", "bfloat16_dot", "bfloat16_converted"),
+        *("bfloat16_pairs", "key_sums", "guard"),
+    ),
     "pair_tile": ("transpose", "gather"),
     "keys_as_lanes": ("transpose",),
     "bfloat16_rows": ("keys_as_lanes", "bfloat16"),
