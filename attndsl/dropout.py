@@ -31,7 +31,8 @@ ROUNDS = 10
 # Neighbouring keys that share a call of the generator, which gives four words.
 WORDS = 4
 THRESHOLD, SEED_LOW, SEED_HIGH = "dropout.threshold", "dropout.seed_low", "dropout.seed_high"
-DROPOUT_SIZES = THRESHOLD, SEED_LOW, SEED_HIGH
+FIRST_BATCH = "dropout.first_batch"
+DROPOUT_SIZES = THRESHOLD, SEED_LOW, SEED_HIGH, FIRST_BATCH
 """The run-time sizes that tell a kernel what to drop: 32-bit words, passed as signed numbers."""
 
 _LOW = 0xFFFFFFFF
@@ -39,10 +40,15 @@ _LOW = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Dropout:
-    """What one call drops: `probability` is p, from 0 to less than 1, and `seed` has 64 bits."""
+    """What one call drops: `probability` is p, from 0 to less than 1, and `seed` has 64 bits.
+
+    `first_batch` is the number that counts as b for the call's first batch: a part of a batch, on
+    its own, then drops what the whole would.
+    """
 
     probability: float
     seed: int
+    first_batch: int = 0
 
     @property
     def threshold(self) -> int:
@@ -61,12 +67,14 @@ class Dropout:
             THRESHOLD: self.threshold,
             SEED_LOW: self.seed & _LOW,
             SEED_HIGH: self.seed >> 32 & _LOW,
+            FIRST_BATCH: self.first_batch,
         }
         return {name: _signed(word) for name, word in words.items()}
 
     def kept(self, b: Array, h: Array, i: Array, j: Array) -> Array:
         """Float64: the factor of every pair, 0 where it is dropped. The indices broadcast."""
-        words = philox((j // WORDS, i, h, b), (self.seed & _LOW, self.seed >> 32 & _LOW))
+        counter = j // WORDS, i, h, b + self.first_batch
+        words = philox(counter, (self.seed & _LOW, self.seed >> 32 & _LOW))
         word = np.choose(np.broadcast_to(j % WORDS, words[0].shape), words)
         return np.where(word >= self.threshold, self.factor, 0.0)
 

@@ -150,8 +150,9 @@ def _read(array: Tensor, indices: list[Tensor], dtype: torch.dtype) -> Tensor:
 
 def _is_kept(dropout: Dropout, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """Which pairs have a factor that is not 0 in `Dropout.kept`."""
+    counter = _floor_divide(j, WORDS), i, h, b + dropout.first_batch
     shape = np.broadcast_shapes(b.shape, h.shape, i.shape, j.shape)
-    words = [word.expand(shape) & _LOW for word in (_floor_divide(j, WORDS), i, h, b)]
+    words = [word.expand(shape) & _LOW for word in counter]
     key = dropout.seed & _LOW, dropout.seed >> 32 & _LOW
     for number in range(ROUNDS):
         (first, low), (second, other_low) = (

@@ -71,7 +71,7 @@ def test_numbers_for_kernels() -> None:
     dropout = Dropout(0.75, 0xFEDCBA9876543210)
     assert dropout.factor == 4.0
     sizes = [dropout.sizes[name] & 0xFFFFFFFF for name in DROPOUT_SIZES]
-    assert sizes == [0xC0000000, 0x76543210, 0xFEDCBA98]
+    assert sizes == [0xC0000000, 0x76543210, 0xFEDCBA98, 0]
     assert all(-(2**31) <= size < 2**31 for size in dropout.sizes.values())
     assert Dropout(1 - 2**-53, 0).threshold == 2**32 - 1
     assert Dropout(0.0, 0).factor == 1.0
@@ -138,6 +138,15 @@ def test_plans_say_what_is_dropped() -> None:
     assert f"dropout  = weights * {position}, where they multiply values" in str(forward)
     assert position in str(backward)
     assert "kept" not in str(plan(attention)) + str(plan_backward(attention))
+
+
+def test_a_part_of_a_batch_drops_what_the_whole_does() -> None:
+    case = case_of("softmax")
+    last = dataclasses.replace(case, q=case.q[1:], k=case.k[1:], v=case.v[1:])
+    dropout = dataclasses.replace(DROPOUT, first_batch=1)
+    wanted = case.reference().output[1:]
+    np.testing.assert_array_equal(last.reference(dropout).output, wanted)
+    np.testing.assert_allclose(last.executed(dropout).output, wanted, rtol=1e-9, atol=1e-11)
 
 
 def test_dropout_of_nothing_is_none() -> None:

@@ -117,6 +117,14 @@ def test_positions_below_0() -> None:
         np.testing.assert_array_equal(found != 0, wanted)
 
 
+def test_a_part_of_a_batch_drops_what_the_whole_does() -> None:
+    case = case_of("softmax")
+    last = dataclasses.replace(case, q=case.q[1:], k=case.k[1:], v=case.v[1:])
+    dropout = dataclasses.replace(DROPOUT, first_batch=1)
+    assert torch.equal(last.compiled(dropout), case.compiled()[1:])
+    assert_close(last.tiled(dropout).double().numpy(), case.reference().output[1:], 3e-6)
+
+
 @pytest.mark.parametrize("name", ["sink"])
 def test_threads_change_nothing(name: str) -> None:
     case = case_of(name)

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from cpp_calls import Array, assert_close
 from dropout_cases import DROPOUT, SPECS, Case, case_of, kept_pairs
 from triton_interpreted import Interpreter
 
 from attndsl.codegen import triton as emitter
-from attndsl.codegen.program import DType, Specialization
+from attndsl.codegen.program import DType, Program, Specialization, Tile
+from attndsl.codegen.triton.functions import HELPERS
 from attndsl.codegen.triton.targets import parse_target
+from attndsl.dropout import DROPOUT_SIZES
 from attndsl.planner.pipeline import plan
+from attndsl.runtime.triton_source import load_module
 
 QUICK = {"sigmoid", "classes", "stripes", "documents"}
 TARGETS = ("cuda:80", "cuda:90", "hip:gfx942")
@@ -73,6 +77,43 @@ def test_what_is_hidden_never_leaks(interpreter: Interpreter) -> None:
     wanted = spoiled().reference(DROPOUT).output
     assert np.isnan(wanted).any()
     assert_close(interpreter.call(spoiled_output), wanted, 3e-6)
+
+
+LAYOUTS = """
+import triton
+import triton.language as tl
+
+HELPERS
+
+@triton.jit
+def draw(pairs, columns, rows, threshold, seed_low, seed_high, first_batch):
+    i, j = tl.arange(0, 16) - 5, tl.arange(0, 32) + 64
+    place = tl.arange(0, 16)[:, None] * 32 + tl.arange(0, 32)[None, :]
+    kept = kept_pairs(1, 3, i[:, None], j[None, :], threshold, seed_low, seed_high, first_batch)
+    tl.store(pairs + place, kept)
+    kept = kept_columns(1, 3, i, 64, 32, threshold, seed_low, seed_high, first_batch)
+    tl.store(columns + place, kept)
+    kept = kept_rows(1, 3, i, 64, 32, threshold, seed_low, seed_high, first_batch)
+    tl.store(rows + tl.trans(place), kept)
+"""
+
+
+def layouts() -> list[Array]:
+    """What each helper draws for the same pairs."""
+    helpers = "\n".join(HELPERS[name] for name in HELPERS if name.startswith(("philox", "kept")))
+    text = LAYOUTS.replace("HELPERS", helpers)
+    sizes = Specialization(DType.FLOAT32, 16, 16)
+    module = load_module(Program("cuda:90", text, (), (), sizes, Tile(16, 32)))
+    drawn = [torch.zeros(16, 32) for _ in range(3)]
+    module.draw[1,](*drawn, *(DROPOUT.sizes[name] for name in DROPOUT_SIZES))
+    return [np.float64(one) for one in drawn]
+
+
+def test_every_layout_of_a_tile_draws_the_same(interpreter: Interpreter) -> None:
+    places = np.ix_([1], [3], np.arange(16) - 5, np.arange(32) + 64)
+    wanted = DROPOUT.kept(*places)[0, 0]
+    for found in interpreter.call(layouts):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 @pytest.mark.skipif(

@@ -87,9 +87,9 @@ def kept_factor(threshold):
 ''',
     "kept_pairs": '''
 @triton.jit
-def kept_pairs(b, h, i, j, threshold, seed_low, seed_high):
+def kept_pairs(b, h, i, j, threshold, seed_low, seed_high, first_batch):
     """What dropout multiplies the weights of pairs by, wherever their keys lie."""
-    x0, x1, x2, x3 = philox(j >> 2, i, h, b, seed_low, seed_high)
+    x0, x1, x2, x3 = philox(j >> 2, i, h, b + first_batch, seed_low, seed_high)
     early = tl.where((j & 1) == 0, x0, x1)
     late = tl.where((j & 1) == 0, x2, x3)
     word = tl.where((j & 2) == 0, early, late)
@@ -97,11 +97,11 @@ def kept_pairs(b, h, i, j, threshold, seed_low, seed_high):
 ''',
     "kept_columns": '''
 @triton.jit
-def kept_columns(b, h, i, first, keys: tl.constexpr, threshold, seed_low, seed_high):
-    """The same, [queries, keys], for keys from position `first` on, a multiple of 4: four share a
-    call of the generator."""
+def kept_columns(b, h, i, first, keys: tl.constexpr, threshold, seed_low, seed_high, first_batch):
+    """What dropout multiplies the weights of pairs by, [queries, keys], for keys from position
+    `first` on, a multiple of 4: four share a call of the generator."""
     fours = (first >> 2) + tl.arange(0, keys // 4)
-    x0, x1, x2, x3 = philox(fours[None, :], i[:, None], h, b, seed_low, seed_high)
+    x0, x1, x2, x3 = philox(fours[None, :], i[:, None], h, b + first_batch, seed_low, seed_high)
     least = tl.cast(threshold, tl.uint32)
     even = tl.join((x0 >= least).to(tl.int8), (x2 >= least).to(tl.int8))
     odd = tl.join((x1 >= least).to(tl.int8), (x3 >= least).to(tl.int8))
@@ -110,10 +110,11 @@ def kept_columns(b, h, i, first, keys: tl.constexpr, threshold, seed_low, seed_h
 ''',
     "kept_rows": '''
 @triton.jit
-def kept_rows(b, h, i, first, keys: tl.constexpr, threshold, seed_low, seed_high):
-    """The same, [keys, queries]."""
+def kept_rows(b, h, i, first, keys: tl.constexpr, threshold, seed_low, seed_high, first_batch):
+    """What dropout multiplies the weights of pairs by, [keys, queries], for keys from position
+    `first` on, a multiple of 4: four share a call of the generator."""
     fours = (first >> 2) + tl.arange(0, keys // 4)
-    x0, x1, x2, x3 = philox(fours[:, None], i[None, :], h, b, seed_low, seed_high)
+    x0, x1, x2, x3 = philox(fours[:, None], i[None, :], h, b + first_batch, seed_low, seed_high)
     least = tl.cast(threshold, tl.uint32)
     even = tl.join((x0 >= least).to(tl.int8), (x2 >= least).to(tl.int8))
     odd = tl.join((x1 >= least).to(tl.int8), (x3 >= least).to(tl.int8))

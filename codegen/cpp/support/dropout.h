@@ -25,18 +25,20 @@ INLINE Words high_product(Words x, uint32_t by) {
 struct Dropout {
     // A pair is kept where its word is at least the threshold, and its weight multiplied by the factor.
     uint32_t threshold, seed_low, seed_high;
+    int32_t first_batch;
     float factor;
 
-    Dropout(int32_t below, int32_t low, int32_t high)
+    Dropout(int32_t below, int32_t low, int32_t high, int32_t first)
         : threshold(static_cast<uint32_t>(below)),
           seed_low(static_cast<uint32_t>(low)),
           seed_high(static_cast<uint32_t>(high)),
+          first_batch(first),
           factor(4294967296.0f / static_cast<float>(4294967296 - threshold)) {}
 
     // The words of the keys 4 * fours, 4 * fours + 1, …
     template <class Fours, class Position>
     inline __attribute__((always_inline)) void draw(int32_t b, int32_t h, Position i, Fours fours, Words (&words)[4]) const {
-        Words x0 = (Words)ints(fours), x1 = (Words)ints(i), x2 = (Words)ints(h), x3 = (Words)ints(b);
+        Words x0 = (Words)ints(fours), x1 = (Words)ints(i), x2 = (Words)ints(h), x3 = (Words)ints(b + first_batch);
         uint32_t low = seed_low, high = seed_high;
         UNROLL
         for (int round = 0; round < 10; ++round) {
