@@ -1,11 +1,11 @@
 # ruff: noqa: F841
 """Trains a small language model, character by character, on the help texts that come with Python.
 
-The same model is trained with three attentions: a sliding window with ALiBi, a softmax with a sink,
-and a sigmoid. Each is a spec below, trained through its kernels, forward and derived backward; and
-a formula in plain PyTorch, trained from the same weights on the same batches. The two loss curves
-lie on each other, as near as rounding lets them: a third run, of the formula from weights that are
-off by rounding, tells how near that is. All curves are drawn to a picture.
+The same model is trained with three attentions: a sliding window with ALiBi, rotary embeddings with
+a sink, and a sigmoid. Each is a spec below, trained through its kernels, forward and derived
+backward; and a formula in plain PyTorch, trained from the same weights on the same batches. The two
+loss curves lie on each other, as near as rounding lets them: a third run, of the formula from
+weights that are off by rounding, tells how near that is. All curves are drawn to a picture.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import typer
 from torch import Tensor, nn
 
 import attndsl
-from attndsl.language import H, Input, Lk, causal, dot, h, i, j, k, log, q, scale, sigmoid, softmax
+from attndsl.language import H, Input, causal, dot, h, i, j, k, q, rope, scale, sigmoid, softmax
 
-# Sizes of the model: two layers of four heads, on windows of 128 characters.
+# Sizes of the model: two layers of four heads, on texts of 128 characters.
 WIDTH, LAYERS, HEADS, CONTEXT, BATCH = 64, 2, 4, 128, 8
 
 
@@ -39,42 +39,63 @@ def near(window: int = 32):
 
 
 @attndsl.kernel
-def sunk():
-    """A softmax with a learned sink for each head, as in GPT-OSS."""
+def sunk(q, k, window: int = 32):
+    """Rotary embeddings, and a softmax with a learned sink for each head, as in GPT-OSS."""
+    assert window > 0
     sink = Input(float, H)
-    mask = causal
+    q = rope(q, i)
+    k = rope(k, j)
+    mask = causal and i - j < window
     normalize = softmax(sink=sink[h])
 
 
 @attndsl.kernel
 def squashed():
-    """A sigmoid for each pair, shifted by the length, and no sum over the row."""
-    score = dot(q, k) * scale - log(Lk)
+    """A sigmoid for each pair, shifted by a learned number, with ALiBi, and no sum over the row."""
+    slope = Input(float, H)
+    shift = Input(float)
+    score = dot(q, k) * scale - slope[h] * (i - j) - shift
     mask = causal
     normalize = sigmoid
 
 
-def distances(scores: Tensor) -> Tensor:
+def scaled_dots(query: Tensor, key: Tensor) -> Tensor:
+    return query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
+
+
+def distances(key: Tensor) -> Tensor:
     """How far each key lies behind each query, `[L, L]`."""
-    positions = torch.arange(scores.shape[-1])
+    positions = torch.arange(key.shape[2])
     return positions[:, None] - positions
 
 
-def near_formula(scores: Tensor, slope: Tensor) -> Tensor:
-    distance = distances(scores)
-    scores = scores - slope[:, None, None] * distance
+def rotated(x: Tensor) -> Tensor:
+    """Rotary embedding: element n of the first half turns with element n of the second."""
+    half = x.shape[-1] // 2
+    turn = torch.arange(x.shape[2])[:, None] * 10000.0 ** (-torch.arange(half) / half)
+    first, second = x[..., :half], x[..., half:]
+    cosine, sine = turn.cos(), turn.sin()
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
+
+
+def near_formula(query: Tensor, key: Tensor, slope: Tensor) -> Tensor:
+    distance = distances(key)
+    scores = scaled_dots(query, key) - slope[:, None, None] * distance
     return scores.masked_fill((distance < 0) | (distance >= 32), -math.inf).softmax(-1)
 
 
-def sunk_formula(scores: Tensor, sink: Tensor) -> Tensor:
-    scores = scores.masked_fill(distances(scores) < 0, -math.inf)
+def sunk_formula(query: Tensor, key: Tensor, sink: Tensor) -> Tensor:
+    distance = distances(key)
+    scores = scaled_dots(rotated(query), rotated(key))
+    scores = scores.masked_fill((distance < 0) | (distance >= 32), -math.inf)
     column = sink[:, None, None].expand(*scores.shape[:-1], 1)
     return torch.cat([scores, column], -1).softmax(-1)[..., :-1]
 
 
-def squashed_formula(scores: Tensor) -> Tensor:
-    weights = torch.sigmoid(scores - math.log(scores.shape[-1]))
-    return weights.masked_fill(distances(scores) < 0, 0.0)
+def squashed_formula(query: Tensor, key: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
+    distance = distances(key)
+    scores = scaled_dots(query, key) - slope[:, None, None] * distance - shift
+    return torch.sigmoid(scores).masked_fill(distance < 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -87,9 +108,9 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("sliding window + ALiBi", near, near_formula),
-    Variant("softmax with a sink", sunk, sunk_formula),
-    Variant("sigmoid", squashed, squashed_formula),
+    Variant("window + ALiBi", near, near_formula),
+    Variant("rotary + sink", sunk, sunk_formula),
+    Variant("sigmoid + ALiBi", squashed, squashed_formula),
 )
 
 
@@ -106,8 +127,7 @@ class Eager(nn.Module):
         query, key, value = (
             project(x).unflatten(2, (HEADS, -1)).transpose(1, 2) for project in projections
         )
-        scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
-        attended = self.formula(scores, **layer.inputs) @ value
+        attended = self.formula(query, key, **layer.inputs) @ value
         return layer.out_proj(attended.transpose(1, 2).flatten(2))
 
 
@@ -133,7 +153,6 @@ class Model(nn.Module):
     def __init__(self, characters: int, variant: Variant, eager: bool) -> None:
         super().__init__()
         self.characters = nn.Embedding(characters, WIDTH)
-        self.positions = nn.Embedding(CONTEXT, WIDTH)
         self.blocks = nn.Sequential()
         for _ in range(LAYERS):
             layer = attndsl.nn.Attention(variant.kernel, WIDTH, HEADS)
@@ -142,9 +161,7 @@ class Model(nn.Module):
         self.logits = nn.Linear(WIDTH, characters)
 
     def forward(self, characters: Tensor) -> Tensor:
-        positions = torch.arange(characters.shape[1])
-        x = self.characters(characters) + self.positions(positions)
-        return self.logits(self.norm(self.blocks(x)))
+        return self.logits(self.norm(self.blocks(self.characters(characters))))
 
 
 def corpus() -> tuple[Tensor, int]:
@@ -219,7 +236,7 @@ def compare(variant: Variant, steps: int) -> Comparison:
         statistics.fmean(part) for part in (kernels[:last], kernels[-last:], formula[-last:])
     )
     print(
-        f"{variant.title:24} loss {first:.3f} to {ours:.3f}, by formula {theirs:.3f}; "
+        f"{variant.title:15} loss {first:.3f} to {ours:.3f}, by formula {theirs:.3f}; "
         f"a step is {found.apart:.1e} apart, and {found.noise:.1e} by rounding alone; "
         f"{between - start:.0f} s with kernels, {end - between:.0f} s by formula",
         flush=True,
@@ -257,7 +274,7 @@ def draw(comparisons: list[Comparison], path: Path) -> None:
 
 
 def main(
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each run.")] = 300,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each run.")] = 500,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="A .png, .svg or .pdf file.")
     ] = Path("build/char_lm.png"),
