@@ -14,10 +14,15 @@ from attndsl.evaluate import Environment, evaluate
 from attndsl.expression import Literal
 from attndsl.module import load_text
 from attndsl.planner import plan
+from attndsl.planner.backward import differentiate
 from attndsl.planner.cost import cost
-from attndsl.planner.execute import execute
+from attndsl.planner.execute import call_of, execute
+from attndsl.planner.execute_sums import execute_backward
+from attndsl.planner.lower import lower
 from attndsl.planner.passes.split_strides import strided_part
-from attndsl.planner.plan import Plan
+from attndsl.planner.pipeline import plan_backward
+from attndsl.planner.plan import PairSums, Plan
+from attndsl.planner.visits import visits
 from attndsl.printing import text
 
 NEAR_OR_STRIDED = "causal and (i - j < 9 or (i - j) % 8 == 0)"
@@ -114,3 +119,63 @@ def test_cost_is_that_of_visible_pairs() -> None:
     found = cost(made, {"Lq": 1 << 17})
     assert found.visible_pairs is not None
     assert found.pairs <= 1.25 * found.visible_pairs
+
+
+def sums_of(made: Plan) -> list[PairSums]:
+    return [stage for stage in made.stages if isinstance(stage, PairSums)]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(("rows", "keys"), [(33, 33), (20, 57)])
+def test_sums_of_parts_add_up_to_the_gradients(mask: str, rows: int, keys: int) -> None:
+    """Those of the plan that splits nothing."""
+    (attention,) = load_text(
+        "attention it {\ninput s: float[H]\ninput t: float[7]\n"
+        "score = dot(q, k) * scale + t[min(abs(i - j), 6)] - s[h] * abs(i - j)\n"
+        f"mask = {mask}\nnormalize = softmax(sink = s[h])\n}}"
+    ).attentions.values()
+    attention = bind(attention)
+    whole, split = differentiate(lower(attention)), plan_backward(attention)
+    assert (len(sums_of(whole)), len(sums_of(split))) == (1, 2)
+    random = np.random.default_rng(0)
+    q = random.normal(size=(1, 4, rows, 4))
+    k, v = (random.normal(size=(1, 2, keys, 4)) for _ in range(2))
+    inputs = {"s": random.normal(size=4), "t": random.normal(size=7)}
+    forward = reference.run(attention, q, k, v, inputs)
+    assert forward.log_sum_exp is not None
+    results = {
+        "out": forward.output,
+        "log_sum_exp": forward.log_sum_exp,
+        "out.gradient": random.normal(size=forward.output.shape),
+    }
+    call = call_of(plan(attention), q, k, v, inputs)
+    wanted, found = (
+        execute_backward(one, call, results, block_m=16, block_n=8) for one in (whole, split)
+    )
+    assert wanted.keys() == found.keys() == {"q", "k", "v", "s", "t"}
+    for name, gradient in wanted.items():
+        np.testing.assert_allclose(found[name], gradient, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "causal and (i - j < 64 or (i - j) % 64 == 0)",
+        "causal and (i // 64 == j // 64 or j % 64 >= 60)",
+    ],
+)
+def test_sums_cost_their_visible_pairs(mask: str) -> None:
+    (attention,) = load_text(f"attention it {{\nmask = {mask}\n}}").attentions.values()
+    length = 2048
+    sizes = {"B": 1, "H": 1, "Hkv": 1, "Lq": length, "Lk": length, "offset": 0}
+    visited = sum(
+        visit.queries.numbers.size * visit.problem.key_tokens(block.box).numbers.size
+        for stage in sums_of(plan_backward(attention))
+        for visit in visits(stage, Environment(sizes=sizes), 16, 16)
+        for block in visit.blocks
+    )
+    place = np.arange(length)
+    visible = evaluate(
+        attention.mask, Environment(indices={"i": place[:, None], "j": place[None, :]})
+    )
+    assert visited <= 1.6 * visible.sum()

@@ -43,9 +43,10 @@ def has_bfloat16_form(pairs: Pairs, tile: Tile) -> bool:
 
 @dataclass
 class Bfloat16PairProducts:
-    """`arrays` is told of the buffers: the keys of each block as [d][key], and whether all of them
-    are finite."""
+    """`arrays` is told of the buffers of stage `stage`: the keys of each block as [d][key], and
+    whether all of them are finite."""
 
+    stage: int
     pairs: Pairs
     arrays: dict[str, Array]
     tile: Tile
@@ -66,8 +67,8 @@ class Bfloat16PairProducts:
         for number, source in enumerate(self.pairs.sources("query")):
             words = self.tile.block_n // 2 * self.pairs.frame.sources.size(source)
             # Names with a dot in them are nobody else's.
-            found.append(Buffer(f"turned.keys_{number}", INT, (*head, Literal(words))))
-            found.append(Buffer(f"finite.keys_{number}", INT, head))
+            found.append(Buffer(f"turned_{self.stage}.keys_{number}", INT, (*head, Literal(words))))
+            found.append(Buffer(f"finite_{self.stage}.keys_{number}", INT, head))
         return tuple(found)
 
     def _turned(self, source: Source) -> list[str]:

@@ -63,7 +63,7 @@ class PairSumsKernel:
         pairs = self._pairs = Pairs(stage, self._stored, frame, self._values)
         self._products: PairProducts = FloatPairProducts(pairs)
         if has_bfloat16_form(pairs, tile):
-            self._products = Bfloat16PairProducts(pairs, arrays, tile)
+            self._products = Bfloat16PairProducts(number, pairs, arrays, tile)
         for dot in range(len(self._stored.dots)):
             self._expressions.spell(DotResult(dot), self._products.spelled(dot))
         self._support = {"tile", "transpose", "guard", "key_sums", "gather"}

@@ -19,7 +19,7 @@ PART = Index("part")
 # Tasks that are enough for all threads of a machine, and tiles that are enough for one: starting on
 # a tile costs about what a block of keys does, and is worth more where heads are few.
 _TASKS = 32
-_FEWEST_TILES, _MOST_TILES = 4, 16
+_FEWEST_TILES, _MOST_TILES = 4, 32
 
 
 def part_count(stage: PairSums, residue: int | None, tile: Tile) -> Expression | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from attndsl.planner.passes.derive_block_map import derive_block_map
 from attndsl.planner.passes.simplify_expressions import simplify_expressions
 from attndsl.planner.passes.split_strides import split_strides
+from attndsl.planner.passes.split_sums import split_sums
 from attndsl.planner.passes.take_grids import take_grids
 from attndsl.planner.passes.take_residues import take_residues
 from attndsl.planner.passes.take_stripes import take_stripes
@@ -26,6 +27,7 @@ PASSES: tuple[Callable[[Plan], Plan], ...] = (
 
 BACKWARD_PASSES: tuple[Callable[[Plan], Plan], ...] = (
     simplify_expressions,
+    split_sums,
     take_residues,
     take_stripes,
     take_grids,

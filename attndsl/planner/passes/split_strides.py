@@ -29,9 +29,10 @@ from attndsl.expression import (
 from attndsl.planner import algebra
 from attndsl.planner.find_stripes import stripes_of
 from attndsl.planner.linear import Linear, linear
+from attndsl.planner.pairs import Pairs
 from attndsl.planner.passes.take_residues import by_residue
 from attndsl.planner.passes.take_stripes import are_narrow, by_stripes
-from attndsl.planner.plan import Attend, Buffer, Partial, Plan
+from attndsl.planner.plan import Attend, Buffer, PairStage, Partial, Plan
 from attndsl.planner.ranges import derive_ranges
 from attndsl.planner.residue import modulus_of
 from attndsl.planner.simplify import simplify
@@ -49,7 +50,7 @@ def split_strides(plan: Plan) -> Plan:
         return plan
     strided, rest = parts
     partial = _partial(plan, stage)
-    first = _apart(dataclasses.replace(stage, mask=strided, partial=partial))
+    first = apart(dataclasses.replace(stage, mask=strided, partial=partial))
     ranges = derive_ranges(rest, axes=plan.attention.axes)
     if first is None or ranges is None:
         return plan
@@ -59,7 +60,7 @@ def split_strides(plan: Plan) -> Plan:
         Read(partial.output.name, place, Vector(stage.value.size)),
     )
     last = dataclasses.replace(stage, mask=rest, normalizer=merged, block_map=ranges)
-    note = f"{_listed(first)}, and the others, are stages of their own, merged as softmaxes"
+    note = f"{listed(first)}, and the others, are stages of their own, merged as softmaxes"
     stages = (*plan.stages[:-1], first, last)
     return dataclasses.replace(plan, stages=stages, notes=(*plan.notes, note))
 
@@ -123,17 +124,18 @@ def _is_strided(alternative: Expression) -> bool:
     return found is not None and are_narrow(found[0])
 
 
-def _apart(stage: Attend) -> Attend | None:
+def apart(stage: Pairs) -> Pairs | None:
     """The strided part as a stage that costs its visible pairs."""
     modulus = modulus_of(stage.mask)
     return by_stripes(stage) if modulus is None else by_residue(stage, modulus)
 
 
-def _listed(stage: Attend) -> str:
-    match stage:
-        case Attend(stripes=Stripes(period=period, width=width)):
+def listed(stage: PairStage) -> str:
+    """What the stage is about, in words."""
+    match stage.stripes, stage.residue:
+        case Stripes(period=period, width=width), _:
             return f"{width} keys of every {period}"
-        case Attend(residue=Literal(value=modulus)):
+        case _, Literal(value=modulus):
             return f"one key in {modulus}"
     raise InternalError("a strided stage without a stride")
 
