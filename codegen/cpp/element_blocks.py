@@ -6,12 +6,13 @@ row. An element for every distance takes the sum of a diagonal of the block, of 
 
 from __future__ import annotations
 
-from attndsl.codegen.cpp.distances import DISTANCE, over_distance
+from attndsl.codegen.cpp.distances import over_distance
 from attndsl.codegen.cpp.element_total import ElementTotal
-from attndsl.codegen.cpp.scope import Level, Scope, Text
+from attndsl.codegen.cpp.reads import DTYPES, FIRST_DISTANCE
+from attndsl.codegen.cpp.scope import Level, Scope
 from attndsl.codegen.cpp.tile_frame import TileFrame
 from attndsl.codegen.writer import Writer
-from attndsl.expression import TRUE, Binary, Expression, Index, Scalar, Size
+from attndsl.expression import FLOAT, TRUE, Binary, Expression, Index, Scalar, Size
 from attndsl.planner.plan import ElementSum
 
 
@@ -105,20 +106,14 @@ class DistanceTotal(ElementTotal):
 
     def _write_places(self, w: Writer) -> str:
         """The offset of every diagonal's element from the pointer that this gives."""
-        scopes, expressions = self.frame.scopes, self.frame.expressions
-        expressions.spell(DISTANCE, Text("distance", Level.PAIR))
-        before, scopes[Level.PAIR] = scopes[Level.PAIR], Scope("apart")
-        indices = []
-        for index in self.indices:
-            over = over_distance(index)
-            assert over is not None
-            indices.append(over)
-        base, offsets = self.address(Level.PAIR, tuple(indices))
-        lines, scopes[Level.PAIR] = scopes[Level.PAIR].lines, before
+        frame, name = self.frame, self.target.name
+        frame.arguments.tensor(name, DTYPES[FLOAT], written=True)
+        base, offsets, lines = frame.reads.by_distance(
+            frame.expressions, name, self.indices, self.one.value.type
+        )
         w.line("Longs place[DIAGONALS];")
         with w.block("for (int part = 0; part < DIAGONALS; ++part) {", "}"):
-            first = "start + offset - first_key - LAST_DIAGONAL"
-            w.line(f"const Ints distance = {first} + part * LANES + lane_numbers();")
+            w.line(FIRST_DISTANCE)
             w.lines(*lines)
             w.line(f"place[part] = {offsets};")
         return base

@@ -1,7 +1,8 @@
 """Reads of inputs and of buffers that earlier stages wrote.
 
 Indices are moved into range (a hidden pair may ask for anything), addresses are 64-bit. What lies
-along the keys for each query is turned once per tile, so that lanes are queries.
+along the keys for each query is turned once per tile, so that lanes are queries; what depends on
+the distance of a pair is read once for each diagonal of a block.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from attndsl.codegen.cpp.arguments import ELEMENT_TYPES, Arguments
-from attndsl.codegen.cpp.scope import Level, Text
+from attndsl.codegen.cpp.distances import DISTANCE, over_distance
+from attndsl.codegen.cpp.scope import Level, Scope, Text
+from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import InternalError
-from attndsl.expression import BOOL, FLOAT, INT, Expression, Index, Read, Scalar, Size
+from attndsl.expression import BOOL, FLOAT, INT, Expression, Index, Read, Scalar, Size, Type
 
 if TYPE_CHECKING:
     from attndsl.codegen.cpp.expressions import Expressions
@@ -61,6 +64,40 @@ class PairTile:
 
 
 @dataclass(frozen=True)
+class DistanceTile:
+    """What a block's pairs read by how far apart they are: one element for every diagonal of it.
+    `lines` compute the offsets `rows` of the elements for the lanes of `distance`."""
+
+    member: str
+    kind: str
+    base: str
+    rows: str
+    lines: tuple[str, ...]
+
+    @property
+    def declaration(self) -> str:
+        """The member of the scratch block."""
+        return f"{self.kind} {self.member}[DIAGONALS];"
+
+    @property
+    def load(self) -> str:
+        """Fills it for the block of keys at hand."""
+        w = Writer(comment="//")
+        with w.block("for (int part = 0; part < DIAGONALS; ++part) {", "}"):
+            w.line(FIRST_DISTANCE)
+            w.lines(*self.lines)
+            w.line(f"scratch.{self.member}[part] = gather({self.base}, {self.rows});")
+        return w.text().rstrip()
+
+
+FIRST_DISTANCE = (
+    "const Ints distance = "
+    "start + offset - first_key - LAST_DIAGONAL + part * LANES + lane_numbers();"
+)
+"""The distances on the diagonals of part `part` of a block."""
+
+
+@dataclass(frozen=True)
 class StagedVector:
     """A vector per query, kept as [element][query] for as long as the tile lasts."""
 
@@ -81,7 +118,7 @@ class Reads:
     stages: bool = False
     residue: bool = False
     scattered_keys: bool = False
-    pair_tiles: dict[Read, PairTile] = field(default_factory=dict)
+    pair_tiles: dict[Read, PairTile | DistanceTile] = field(default_factory=dict)
     staged_vectors: dict[Read, StagedVector] = field(default_factory=dict)
 
     def scalar(self, expressions: Expressions, node: Read, level: Level) -> Text:
@@ -94,6 +131,10 @@ class Reads:
         if self.stages and level == Level.PAIR and self._lies_along_keys(expressions, node):
             tile = self._pair_tile(expressions, node, array)
             return Text(f"scratch.{tile.member}[key * COLUMNS + column]", level)
+        if self.stages and level == Level.PAIR and self._sees_distance(node):
+            member = self._distance_tile(expressions, node, array).member
+            diagonal = "LAST_DIAGONAL - key + column * LANES"
+            return Text(f"load_diagonal(scratch.{member}, {diagonal})", level)
         expressions.used_support.add("gather")
         base, rows = self._split(expressions, node, level)
         return Text(f"gather({base}, {rows.text})", level)
@@ -202,7 +243,38 @@ class Reads:
             and all(not expressions.level(index) & Level.STEP for index in others)
         )
 
-    def _pair_tile(self, expressions: Expressions, node: Read, array: Array) -> PairTile:
+    def _sees_distance(self, node: Read) -> bool:
+        is_of_a_line = not (self.residue or self.scattered_keys)
+        return is_of_a_line and all(over_distance(index) is not None for index in node.indices)
+
+    def _distance_tile(
+        self, expressions: Expressions, node: Read, array: Array
+    ) -> PairTile | DistanceTile:
+        known = self.pair_tiles.get(node)
+        if known is None:
+            expressions.used_support.add("diagonals")
+            base, rows, lines = self.by_distance(expressions, node.name, node.indices, node.type)
+            kind = "Floats" if array.element == FLOAT else "Ints"
+            member = f"pairs_{len(self.pair_tiles) + 1}"
+            known = self.pair_tiles[node] = DistanceTile(member, kind, base, rows, lines)
+        return known
+
+    def by_distance(
+        self, expressions: Expressions, name: str, indices: tuple[Expression, ...], type: Type
+    ) -> tuple[str, str, tuple[str, ...]]:
+        """A pointer, the offset from it of each lane of `distance`, and what computes that."""
+        over = tuple(one for one in map(over_distance, indices) if one is not None)
+        expressions.spell(DISTANCE, Text("distance", Level.PAIR))
+        expressions.count(over)
+        scopes = expressions.scopes
+        before, scopes[Level.PAIR] = scopes[Level.PAIR], Scope("apart")
+        base, rows = self._split(expressions, Read(name, over, type), Level.PAIR)
+        lines, scopes[Level.PAIR] = scopes[Level.PAIR].lines, before
+        return base, rows.text, tuple(lines)
+
+    def _pair_tile(
+        self, expressions: Expressions, node: Read, array: Array
+    ) -> PairTile | DistanceTile:
         known = self.pair_tiles.get(node)
         if known is None:
             expressions.used_support.add("pair_tile")

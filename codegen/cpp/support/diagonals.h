@@ -4,6 +4,14 @@ constexpr int KEY_STEPS = (BLOCK_N + LANES - 1) / LANES;
 constexpr int LAST_DIAGONAL = KEY_STEPS * LANES - 1;
 constexpr int DIAGONALS = COLUMNS + KEY_STEPS;
 
+// The values of the diagonals from `first` on.
+INLINE Floats load_diagonal(const Floats *values, int first) {
+    return load(reinterpret_cast<const float *>(values) + first);
+}
+INLINE Ints load_diagonal(const Ints *values, int first) {
+    return load(reinterpret_cast<const int32_t *>(values) + first);
+}
+
 // sums[diagonal] = the sum of value(key, column) on it. Keys a whole vector apart have their diagonals in the same
 // lanes; `skewed` takes what is left to add for each of the others, DIAGONALS vectors in a row.
 template <class Value>
