@@ -13,28 +13,41 @@ from attndsl.expression import TRUE, Expression
 from attndsl.planner.block_map import BlockInterval, BlockTable, Kind, Product, Ranges, Table
 from attndsl.planner.grid_lists import GridLists
 from attndsl.planner.lists import Block, BlockLists
-from attndsl.planner.plan import PairStage
-from attndsl.planner.problems import GridProblem, LineProblem, Problem
+from attndsl.planner.plan import PairStage, is_transposed
+from attndsl.planner.problems import GridProblem, LineProblem, Problem, TransposedProblem
 from attndsl.planner.table import build_table
 
 # Guards are evaluated for at most about this many blocks when blocks are counted.
 MOST_GUARDS = 1 << 20
 
+_OnLine = LineProblem | TransposedProblem
+
 
 def block_lists(
-    stage: PairStage, base: Environment, problem: Problem, block_m: int, block_n: int
+    stage: PairStage,
+    base: Environment,
+    problem: Problem | TransposedProblem,
+    block_m: int,
+    block_n: int,
 ) -> BlockLists:
     """The lists of a stage's block map. `base` holds sizes and the inputs that the map reads."""
     match stage.block_map, problem:
         case Product() as windows, GridProblem():
             return GridLists(windows, base, problem, block_m, block_n)
-        case Ranges(intervals), LineProblem():
+        case Ranges(intervals), LineProblem() | TransposedProblem():
             return _RangeLists(intervals, base, problem, block_m, block_n)
-        case Table() as table, LineProblem():
+        case Table() as table, LineProblem() | TransposedProblem():
             inputs = {name: base.inputs[name] for name in table.inputs}
             return _TableLists(
                 build_table(
-                    stage.mask, table, base.sizes, inputs, block_m, block_n, axes=base.axes
+                    stage.mask,
+                    table,
+                    base.sizes,
+                    inputs,
+                    block_m,
+                    block_n,
+                    axes=base.axes,
+                    transposed=is_transposed(stage),
                 ),
                 (base.sizes["B"], base.sizes["H"]),
                 problem,
@@ -43,7 +56,7 @@ def block_lists(
     raise InternalError("a routed block map has no lists before it runs")
 
 
-def _blocks(kinds: Mapping[int, Kind], problem: LineProblem, block_n: int) -> tuple[Block, ...]:
+def _blocks(kinds: Mapping[int, Kind], problem: _OnLine, block_n: int) -> tuple[Block, ...]:
     """The blocks of one tile, ascending; each must exist, and a FULL one wholly."""
     blocks = []
     for number in sorted(kinds):
@@ -60,7 +73,7 @@ class _TableLists:
     """Lists that were built for one call."""
 
     def __init__(
-        self, table: BlockTable, heads: tuple[int, int], problem: LineProblem, block_n: int
+        self, table: BlockTable, heads: tuple[int, int], problem: _OnLine, block_n: int
     ) -> None:
         self._table, self._heads = table, heads
         self._problem, self._block_n = problem, block_n
@@ -101,7 +114,7 @@ class _RangeLists:
         self,
         intervals: tuple[BlockInterval, ...],
         base: Environment,
-        problem: LineProblem,
+        problem: _OnLine,
         block_m: int,
         block_n: int,
     ) -> None:
@@ -184,7 +197,7 @@ def _holds(
 
 
 def interval_bounds(
-    interval: BlockInterval, base: Environment, problem: LineProblem, tile: tuple[int, int]
+    interval: BlockInterval, base: Environment, problem: _OnLine, tile: tuple[int, int]
 ) -> tuple[Array, Array, Environment]:
     """First and last key block for every `[batch, head, query block]`, and the environment that
     they were evaluated in."""
@@ -200,21 +213,15 @@ def _on_grid(array: Array) -> Array:
     return array.reshape((1,) * (4 - array.ndim) + array.shape)
 
 
-def _bounds_environment(
-    base: Environment, problem: LineProblem, tile: tuple[int, int]
-) -> Environment:
+def _bounds_environment(base: Environment, problem: _OnLine, tile: tuple[int, int]) -> Environment:
     block_m, block_n = tile
-    blocks = -(-problem.rows // block_m)
-    first_row = np.arange(blocks).reshape(1, 1, -1, 1) * block_m
-    last_row = np.minimum(first_row + block_m, problem.rows) - 1
     head = np.arange(base.sizes["H"]).reshape(1, -1, 1, 1)
     group = max(1, base.sizes["H"] // max(1, base.sizes["Hkv"]))
     indices = {
         "b": np.arange(base.sizes["B"]).reshape(-1, 1, 1, 1),
         "h": head,
         "g": head // group,
-        "i_first": first_row + problem.offset,
-        "i_last": last_row + problem.offset,
+        **{name: ends.reshape(1, 1, -1, 1) for name, ends in problem.tile_ends(block_m).items()},
     }
     sizes = {**base.sizes, **problem.local_sizes, "BLOCK_M": block_m, "BLOCK_N": block_n}
     if problem.residue is not None:

@@ -123,7 +123,8 @@ class BlockTable:
 
     `map_index[b * H + h]` numbers the map of a head; equal maps are stored once. The key blocks of
     query block Q of map m are `partial_blocks[partial_offsets[r] : partial_offsets[r + 1]]` with
-    `r = m * query_blocks + Q`, ascending, and likewise for `full_*`.
+    `r = m * query_blocks + Q`, ascending, and likewise for `full_*`. Transposed, `query_blocks` is
+    the number of tiles of keys, and blocks are of queries.
     """
 
     query_blocks: int

@@ -73,8 +73,8 @@ def improve_pairs(
             improved = improve(stage)
             if improved is not None:
                 stage, added = improved
-                notes += added
+                notes += [one for one in added if one not in notes]
         stages.append(stage)
-    if len(notes) == len(plan.notes) and stages == list(plan.stages):
+    if stages == list(plan.stages):
         return plan
     return dataclasses.replace(plan, stages=tuple(stages), notes=tuple(notes))

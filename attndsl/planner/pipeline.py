@@ -27,16 +27,20 @@ def plan_backward(
     *,
     log_sum_exp_gradient: bool = False,
     dropout: bool = False,
+    by_side: bool = False,
 ) -> Plan:
-    """The plan of the backward, for the gradients of `wanted`; see `backward.differentiate`."""
+    """The plan of the backward, for the gradients of `wanted`; see `backward.differentiate`.
+
+    With `by_side` every stage over pairs sums over one side alone, as kernels for GPUs do."""
     from attndsl.planner.backward import differentiate
     from attndsl.planner.lower import lower
-    from attndsl.planner.passes import BACKWARD_PASSES
+    from attndsl.planner.passes import BACKWARD_PASSES, BACKWARD_PASSES_BY_SIDE
 
     forward = lower(attention, dropout=dropout)
     result = differentiate(forward, wanted, log_sum_exp_gradient=log_sum_exp_gradient)
     # The output may well depend on nothing that is wanted.
-    return _improved(result, BACKWARD_PASSES) if result.gradients else result
+    passes = BACKWARD_PASSES_BY_SIDE if by_side else BACKWARD_PASSES
+    return _improved(result, passes) if result.gradients else result
 
 
 def _improved(plan: Plan, passes: Iterable[Callable[[Plan], Plan]]) -> Plan:

@@ -274,6 +274,15 @@ class PairSums:
     `dots`, `vectors`, `mask`, `block_map`, `residue`, `grid` and `stripes` are as in `Attend`. What
     hidden pairs hold takes no part in any sum. `score` is that of a forward whose weights are the
     exponentials of it: a kernel has to round it as the forward's did.
+
+    `tiles` says which tokens tiles are of. It is `"query"`, as in `Attend`, or `"key"`: then there
+    are only sums of keys, and a tile of BLOCK_M keys goes through blocks of BLOCK_N queries. Its
+    block map is transposed. `Ranges` have bounds over `Index("j_first")` and `Index("j_last")`, the
+    positions of the tile's first and last existing key, and name blocks of rows, within
+    `[0, ceil(Lq / BLOCK_N)]`; of a FULL one all queries exist. A `Table` lists such blocks for each
+    tile of keys. With a residue positions and rows are those of the class. With stripes, tiles
+    are of the numbers of keys, `j_first` and `j_last` the positions that these have, and a block
+    may be PARTIAL for keys that lie between the stripes. There is no grid.
     """
 
     dots: tuple[Dot, ...]
@@ -286,6 +295,7 @@ class PairSums:
     residue: Expression | None = None
     grid: Grid | None = None
     stripes: Stripes | None = None
+    tiles: str = "query"
 
 
 ROW_RESULTS = ("log_sum_exp", "weights.sum", "log_sum_exp.gradient")
@@ -323,6 +333,12 @@ class Fold:
 
 PairStage = Attend | PairSums
 """The stages over tiles of the score matrix: they have a mask, a block map and matrix products."""
+
+
+def is_transposed(stage: PairStage) -> bool:
+    """Whether its tiles are of keys."""
+    return isinstance(stage, PairSums) and stage.tiles == "key"
+
 
 Stage = Prepare | Scan | Attend | PairSums | Fold
 

@@ -66,6 +66,12 @@ class LineProblem:
     def tiles(self, block_m: int) -> int:
         return -(-self.rows // block_m)
 
+    def tile_ends(self, block_m: int) -> dict[str, Array]:
+        """The positions of the first and the last row of every tile, by the names of indices."""
+        first = np.arange(self.tiles(block_m)) * block_m
+        last = np.minimum(first + block_m, self.rows) - 1
+        return {"i_first": first + self.offset, "i_last": last + self.offset}
+
     def rows_of_tiles(self, block_m: int) -> Array:
         """How many rows each tile has."""
         return np.minimum(self.rows - np.arange(self.tiles(block_m)) * block_m, block_m)
@@ -90,6 +96,49 @@ class LineProblem:
             position = evaluate(self.stripes.position(Index("number")), number)
             return Tokens(position, {"j": position})
         return Tokens(self.first_key + self.step * local, {"j": local})
+
+
+@dataclass(frozen=True)
+class TransposedProblem:
+    """A problem on a line the other way round: its tiles are of keys, and its `rows` are keys; what
+    a tile goes through are blocks of queries, and its `keys` are queries."""
+
+    line: LineProblem
+
+    @property
+    def rows(self) -> int:
+        return self.line.keys
+
+    @property
+    def keys(self) -> int:
+        return self.line.rows
+
+    @property
+    def residue(self) -> int | None:
+        return self.line.residue
+
+    @property
+    def local_sizes(self) -> dict[str, int]:
+        """As of the problem."""
+        return self.line.local_sizes
+
+    def tiles(self, block_m: int) -> int:
+        """How many tiles of keys there are."""
+        return -(-self.rows // block_m)
+
+    def tile_ends(self, block_m: int) -> dict[str, Array]:
+        """As `LineProblem.tile_ends`, of tiles of keys."""
+        first = np.arange(self.tiles(block_m)) * block_m
+        ends = {"j_first": first, "j_last": np.minimum(first + block_m, self.rows) - 1}
+        if self.line.stripes is None:
+            return ends
+        position = self.line.stripes.position(Index("number"))
+        return {
+            name: np.broadcast_to(
+                evaluate(position, Environment(indices={"number": numbers})), numbers.shape
+            )
+            for name, numbers in ends.items()
+        }
 
 
 @dataclass(frozen=True)

@@ -43,19 +43,30 @@ def build_table(
     block_n: int,
     *,
     axes: tuple[str, ...] | None = None,
+    transposed: bool = False,
 ) -> BlockTable:
     """The block lists of every head, exact, for one call.
 
     `mask` has its parameters bound. `sizes` holds `B H Hkv Lq Lk`, `offset` (by default `Lk - Lq`)
     and `axis.NAME` for each axis; `inputs` the arrays that the mask reads. `axes` are the names of
     the axes in order, by default in the order in which `sizes` has them.
+
+    `transposed` lists are of tiles of `block_m` keys: for each the blocks of `block_n` queries that
+    see some of them, FULL where all exist and see all.
     """
     if axes is None:
         axes = tuple(name.removeprefix("axis.") for name in sizes if name.startswith("axis."))
     sizes = {"offset": sizes["Lk"] - sizes["Lq"], "B": 1, "H": 1, **sizes}
     sizes.setdefault("Hkv", sizes["H"])
     problem = _Problem(
-        simplify(mask), sizes, axes, dict(inputs), block_m, block_n, table.varies_with
+        simplify(mask),
+        sizes,
+        axes,
+        dict(inputs),
+        block_n if transposed else block_m,
+        block_m if transposed else block_n,
+        table.varies_with,
+        transposed,
     )
     group = sizes["H"] // max(sizes["Hkv"], 1)
     numbers: dict[tuple[int, ...], int] = {}
@@ -74,14 +85,14 @@ def build_table(
                 lists.append(found)
             numbers[key] = stored[content]
         map_index[place] = numbers[key]
-    return _joined(lists, problem.query_blocks, map_index)
+    return _joined(lists, problem.tiles, map_index)
 
 
 @dataclass(frozen=True)
 class _Lists:
-    """The blocks of one map, sorted by query block and key block."""
+    """The blocks of one map, sorted by tile and block."""
 
-    partial_counts: Integers  # per query block
+    partial_counts: Integers  # per tile
     partial: NDArray[np.int32]
     full_counts: Integers
     full: NDArray[np.int32]
@@ -154,6 +165,7 @@ class _Problem:
     block_m: int
     block_n: int
     varies_with: frozenset[str]
+    transposed: bool
     reads: dict[tuple[object, ...], LineExtrema | PlaneExtrema] = field(default_factory=dict)
 
     @property
@@ -163,6 +175,17 @@ class _Problem:
     @property
     def key_blocks(self) -> int:
         return -(-self.sizes["Lk"] // self.block_n)
+
+    @property
+    def tiles(self) -> int:
+        """How many lists there are for a head."""
+        return self.key_blocks if self.transposed else self.query_blocks
+
+    def sticks_out(self, row: Integers, column: Integers) -> Booleans:
+        """Of blocks, whether their list counts tokens in them that do not exist."""
+        if self.transposed:
+            return (row + 1) * self.block_m > self.sizes["Lq"]
+        return (column + 1) * self.block_n > self.sizes["Lk"]
 
     def lists(self, fixed: Mapping[str, int]) -> _Lists:
         """The blocks of one head."""
@@ -178,8 +201,7 @@ class _Head:
 
     def lists(self) -> _Lists:
         full, undecided = self._refined()
-        tail = self.problem.sizes["Lk"] // self.problem.block_n
-        sticks_out = full[1] >= tail
+        sticks_out = self.problem.sticks_out(*full)
         kinds = self._settled(*undecided)
         blocks = self.problem.key_blocks
         codes = full[0] * blocks + full[1]
@@ -190,9 +212,12 @@ class _Head:
 
     def _sorted(self, codes: Integers) -> tuple[Integers, NDArray[np.int32]]:
         codes = np.sort(codes)
-        rows, columns = np.divmod(codes, max(self.problem.key_blocks, 1))
-        counts = np.bincount(rows, minlength=self.problem.query_blocks).astype(np.int64)
-        return counts, columns.astype(np.int32)
+        tiles, blocks = np.divmod(codes, max(self.problem.key_blocks, 1))
+        if self.problem.transposed:
+            order = np.argsort(blocks, kind="stable")
+            tiles, blocks = blocks[order], tiles[order]
+        counts = np.bincount(tiles, minlength=self.problem.tiles).astype(np.int64)
+        return counts, blocks.astype(np.int32)
 
     def _refined(self) -> tuple[tuple[Integers, Integers], tuple[Integers, Integers]]:
         """Blocks every pair of which is visible, and blocks that are still undecided."""
@@ -313,10 +338,7 @@ class _Head:
         kinds = np.full(len(row), Kind.PARTIAL, np.uint8)
         kinds[~visible] = Kind.EMPTY
         kinds[visible & ~hidden] = Kind.FULL
-        full = kinds == Kind.FULL
-        kinds[full & ((column + 1) * self.problem.block_n > self.problem.sizes["Lk"])] = (
-            Kind.PARTIAL
-        )
+        kinds[(kinds == Kind.FULL) & self.problem.sticks_out(row, column)] = Kind.PARTIAL
         return kinds
 
     def _look(self, boxes: _Rectangles, visible: Booleans, hidden: Booleans) -> None:

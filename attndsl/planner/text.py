@@ -28,6 +28,7 @@ from attndsl.planner.plan import (
     Scan,
     Source,
     Stage,
+    is_transposed,
 )
 from attndsl.printing import normalizer_text, text
 
@@ -80,7 +81,8 @@ def _pair_title(stage: PairStage) -> str:
         if classes:
             over += f", for each residue class of {', '.join(classes)}"
     if isinstance(stage, PairSums):
-        return f"sum over pairs, over {over}"
+        by_key = ", a tile of keys at a time" if stage.tiles == "key" else ""
+        return f"sum over pairs, over {over}{by_key}"
     if stage.partial is None:
         return f"attend, over {over}"
     partial = stage.partial
@@ -194,7 +196,8 @@ def _blocks(stage: PairStage) -> Iterator[str]:
                 yield f"{_INDENT}PARTIAL where {text(conditions.some)}"
                 yield f"{_INDENT}FULL    where {text(conditions.every)}"
         case _:
-            yield from block_map_text(stage.block_map)
+            tile = "keys j" if is_transposed(stage) else "queries i"
+            yield from block_map_text(stage.block_map, tile)
 
 
 def _grid(grid: Grid) -> Iterator[str]:
@@ -232,23 +235,24 @@ def carried_text(normalizer: Normalizer) -> str:
     raise InternalError("a normaliser that no plan has")
 
 
-def block_map_text(block_map: BlockMap) -> Iterator[str]:
-    """The block map in words, then interval by interval."""
+def block_map_text(block_map: BlockMap, tile: str = "queries i") -> Iterator[str]:
+    """The block map in words, then interval by interval; `tile` is what a tile has."""
     match block_map:
         case Ranges(()):
             yield "blocks   = none: no pair is visible"
         case Ranges(intervals):
-            yield "blocks   = ranges in closed form, for queries i_first … i_last:"
+            yield f"blocks   = ranges in closed form, for {tile}_first … {tile[-1]}_last:"
             for interval in intervals:
                 yield f"{_INDENT}{interval_text(interval)}"
         case Table(varies_with, inputs):
             names = " and ".join(f"`{name}`" for name in inputs)
             built = f"lists built at call time{f' from {names}' if inputs else ''}"
             who = ", ".join(name for name in "bhg" if name in varies_with)
+            built += " for each tile of keys" if tile[-1] == "j" else ""
             yield f"blocks   = {built}, {f'one for each {who}' if who else 'shared by all heads'}"
         case Routed(route, static):
             yield f"blocks   = chosen by `{route}`, among"
-            yield from block_map_text(static)
+            yield from block_map_text(static, tile)
 
 
 def interval_text(interval: BlockInterval) -> str:

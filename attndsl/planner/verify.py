@@ -61,6 +61,7 @@ from attndsl.planner.plan import (
     Prepare,
     Scan,
     Source,
+    is_transposed,
     written_buffers,
 )
 from attndsl.planner.stripes import Stripes
@@ -74,6 +75,7 @@ COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
 QUERY_INDICES = {"b", "h", "g", "i", "row"}
 KEY_INDICES = {"b", "h", "g", "j"}
 BOUND_INDICES = {"b", "h", "g", "i_first", "i_last"}
+TRANSPOSED_INDICES = {"b", "h", "g", "j_first", "j_last"}
 
 
 def verify(plan: Plan) -> None:
@@ -185,8 +187,13 @@ class _Verifier:
         known = self._sizes
         indices = self._pairs(stage)
         listed, dots = {name for name, _ in stage.vectors}, len(stage.dots)
+        self._require(stage.tiles in {"query", "key"}, "tiles are of queries or of keys")
+        if stage.tiles == "key":
+            self._require(not stage.elements, "tiles of keys sum up for keys alone")
+            self._require(stage.grid is None, "tiles of keys lie in line")
         for one in stage.sums:
             self._require(one.side in {"query", "key"}, "a side is `query` or `key`")
+            self._require(stage.tiles in ("query", one.side), "tiles of keys have sums of keys")
             for value, source in one.terms:
                 self._expression(
                     value, None if source is None else FLOAT, indices, operands=listed, dots=dots
@@ -319,7 +326,9 @@ class _Verifier:
             self._expression(condition, BOOL, indices | {"b", "h", "g"})
 
     def _block_map(self, block_map: BlockMap, stage: PairStage) -> None:
-        indices = BOUND_INDICES | ({"residue"} if stage.residue is not None else set())
+        indices = TRANSPOSED_INDICES if is_transposed(stage) else BOUND_INDICES
+        if stage.residue is not None:
+            indices = indices | {"residue"}
         match block_map:
             case Ranges(intervals):
                 for interval in intervals:

@@ -14,9 +14,9 @@ import numpy as np
 from attndsl.evaluate import Array, Environment
 from attndsl.planner.block_lists import block_lists
 from attndsl.planner.block_map import Kind
-from attndsl.planner.lists import Block
-from attndsl.planner.plan import PairStage
-from attndsl.planner.problems import Problem, Tokens, problems
+from attndsl.planner.lists import Block, BlockLists
+from attndsl.planner.plan import PairStage, is_transposed
+from attndsl.planner.problems import Box, LineProblem, Problem, Tokens, TransposedProblem, problems
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,51 @@ def visits(stage: PairStage, base: Environment, block_m: int, block_n: int) -> I
 
     Raises `InternalError` if a block is visited twice or does not exist.
     """
-    batches, heads = range(base.sizes["B"]), range(base.sizes["H"])
-    everywhere = np.array(batches), np.array(heads)
     for problem in problems(stage, base.sizes, block_m):
+        if is_transposed(stage):
+            yield from _by_tiles_of_keys(stage, base, problem, block_m, block_n)
+            continue
         lists = block_lists(stage, base, problem, block_m, block_n)
         for tile in range(problem.tiles(block_m)):
             queries = problem.queries(tile, block_m)
             if not queries.numbers.size:
                 continue
-            same: dict[tuple[Block, ...], list[tuple[int, int]]] = {}
-            for b in batches:
-                for h in heads:
-                    same.setdefault(lists.of(b, h, tile), []).append((b, h))
-            for blocks, members in same.items():
-                if len(members) == len(batches) * len(heads):
-                    places = [everywhere]
-                else:
-                    places = [(np.array([b]), np.array([h])) for b, h in members]
-                for place in places:
-                    yield Visit(problem, *place, tile, queries, blocks)
+            for batches, heads, blocks in _lists_of(lists, tile, base.sizes):
+                yield Visit(problem, batches, heads, tile, queries, blocks)
+
+
+def _by_tiles_of_keys(
+    stage: PairStage, base: Environment, problem: Problem, block_m: int, block_n: int
+) -> Iterator[Visit]:
+    """Block by block, in the order in which tiles of keys go through them: the tile of a visit is
+    a block of queries, and its one block the tile of keys."""
+    assert isinstance(problem, LineProblem)
+    transposed = TransposedProblem(problem)
+    lists = block_lists(stage, base, transposed, block_m, block_n)
+    for tile in range(transposed.tiles(block_m)):
+        keys: Box = ((tile * block_m, min((tile + 1) * block_m, problem.keys)),)
+        for batches, heads, blocks in _lists_of(lists, tile, base.sizes):
+            for block in blocks:
+                number = block.box[0][0] // block_n
+                queries = problem.queries(number, block_n)
+                yield Visit(problem, batches, heads, number, queries, (Block(block.kind, keys),))
+
+
+def _lists_of(
+    lists: BlockLists, tile: int, sizes: Mapping[str, int]
+) -> Iterator[tuple[Array, Array, tuple[Block, ...]]]:
+    """The blocks of a tile, for the batches and heads that have these in common."""
+    batches, heads = range(sizes["B"]), range(sizes["H"])
+    same: dict[tuple[Block, ...], list[tuple[int, int]]] = {}
+    for b in batches:
+        for h in heads:
+            same.setdefault(lists.of(b, h, tile), []).append((b, h))
+    for blocks, members in same.items():
+        if len(members) == len(batches) * len(heads):
+            yield np.array(batches), np.array(heads), blocks
+        else:
+            for b, h in members:
+                yield np.array([b]), np.array([h]), blocks
 
 
 def tile_indices(visit: Visit, sizes: Mapping[str, int]) -> dict[str, Array]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from attndsl.planner.passes.derive_block_map import derive_block_map
 from attndsl.planner.passes.simplify_expressions import simplify_expressions
+from attndsl.planner.passes.split_sides import split_sides
 from attndsl.planner.passes.split_strides import split_strides
 from attndsl.planner.passes.split_sums import split_sums
 from attndsl.planner.passes.take_grids import take_grids
@@ -28,6 +29,15 @@ PASSES: tuple[Callable[[Plan], Plan], ...] = (
 BACKWARD_PASSES: tuple[Callable[[Plan], Plan], ...] = (
     simplify_expressions,
     split_sums,
+    take_residues,
+    take_stripes,
+    take_grids,
+    derive_block_map,
+)
+
+BACKWARD_PASSES_BY_SIDE: tuple[Callable[[Plan], Plan], ...] = (
+    simplify_expressions,
+    split_sides,
     take_residues,
     take_stripes,
     take_grids,

@@ -11,8 +11,9 @@ import dataclasses
 from attndsl.expression import Read, index_names, walk
 from attndsl.planner.block_map import BlockMap, Table
 from attndsl.planner.lower import EVERYTHING
-from attndsl.planner.plan import PairStage, Plan, Stage
+from attndsl.planner.plan import PairStage, Plan, Stage, is_transposed
 from attndsl.planner.ranges import derive_ranges
+from attndsl.planner.transpose import EVERY_QUERY, transposed_ranges
 
 
 def derive_block_map(plan: Plan) -> Plan:
@@ -27,23 +28,28 @@ def derive_block_map(plan: Plan) -> Plan:
         if isinstance(stage, PairStage) and stage.block_map is EVERYTHING:
             block_map, note = _block_map(plan, stage)
             stage = dataclasses.replace(stage, block_map=block_map)
-            notes += note
+            notes += [one for one in note if one not in notes]
         stages.append(stage)
     return dataclasses.replace(plan, stages=tuple(stages), notes=tuple(notes))
 
 
 def _block_map(plan: Plan, stage: PairStage) -> tuple[BlockMap, list[str]]:
     """The block map of one stage, and why it is no closed form."""
-    ranges = derive_ranges(stage.mask, axes=plan.attention.axes)
+    transposed = is_transposed(stage)
+    derive = transposed_ranges if transposed else derive_ranges
+    ranges = derive(stage.mask, axes=plan.attention.axes)
     if ranges is not None:
         return ranges, []
     inputs = {declared.name for declared in plan.attention.inputs}
     read = [node.name for node in walk(stage.mask) if isinstance(node, Read)]
     computed = [name for name in read if name not in inputs]
     if computed:
-        return stage.block_map, [f"the mask reads `{computed[0]}`, so every block is visited"]
+        everything = EVERY_QUERY if transposed else stage.block_map
+        return everything, [f"the mask reads `{computed[0]}`, so every block is visited"]
     names = tuple(sorted(set(read)))
     because = f"the mask reads {_listed(names)}" if names else "the mask has no closed form"
+    if transposed and not names:
+        because = "for tiles of keys, taken in line, the mask has no closed form"
     table = Table(_varies_with(stage), names)
     return table, [f"{because}, so lists of blocks are built at call time"]
 

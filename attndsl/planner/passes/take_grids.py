@@ -33,7 +33,7 @@ from attndsl.planner.balls import derive_ball
 from attndsl.planner.block_map import Product, Window
 from attndsl.planner.linear import expression_of, linear
 from attndsl.planner.pairs import Pairs, improve_pairs, map_pairs
-from attndsl.planner.plan import Grid, GridAxis, PairStage, Plan
+from attndsl.planner.plan import Grid, GridAxis, PairStage, Plan, is_transposed
 from attndsl.planner.residue import RESIDUE, modulus_of, on_classes
 from attndsl.planner.simplify import simplify
 from attndsl.planner.windows import derive_window
@@ -51,7 +51,8 @@ def take_grids(plan: Plan) -> Plan:
         return plan
 
     def improved(stage: PairStage) -> tuple[PairStage, list[str]] | None:
-        taken = by_grid(stage, axes)
+        # Where tiles of queries begin follows from what they see; tiles of keys lie in line.
+        taken = None if is_transposed(stage) else by_grid(stage, axes)
         return None if taken is None else (taken, _notes(taken))
 
     return improve_pairs(plan, improved)

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from attndsl.expression import Coordinate, Expression, Literal, Size, substitute, walk
 from attndsl.planner.block_map import Ranges
 from attndsl.planner.pairs import Pairs, improve_pairs, map_pairs, pair_expressions
-from attndsl.planner.plan import PairStage, Plan
+from attndsl.planner.plan import PairStage, Plan, is_transposed
 from attndsl.planner.ranges import derive_ranges, renamed
 from attndsl.planner.residue import modulus_of, on_classes
+from attndsl.planner.transpose import transposed_ranges
 
 
 def take_residues(plan: Plan) -> Plan:
@@ -40,7 +41,8 @@ def by_residue(stage: Pairs, modulus: int) -> Pairs | None:
     if any(map(_uses_coordinates, pair_expressions(stage))):
         return None
     mask = on_classes(stage.mask, modulus)
-    ranges = _local_ranges(mask)
+    by_key = is_transposed(stage)
+    ranges = transposed_ranges(mask, of_class=True) if by_key else _local_ranges(mask)
     if ranges is None:
         return None
     stage = map_pairs(stage, lambda expression: on_classes(expression, modulus))

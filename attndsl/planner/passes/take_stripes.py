@@ -11,10 +11,11 @@ import dataclasses
 
 from attndsl.planner.find_stripes import stripes_of
 from attndsl.planner.pairs import Pairs, improve_pairs
-from attndsl.planner.plan import PairStage, Plan
+from attndsl.planner.plan import PairStage, Plan, is_transposed
 from attndsl.planner.ranges import derive_ranges
 from attndsl.planner.simplify import simplify
 from attndsl.planner.stripes import Stripes
+from attndsl.planner.transpose import transposed_ranges
 
 # Of fewer positions than this for each key in a stripe, blocks are well filled as they are.
 LEAST_SPARSITY = 4
@@ -49,7 +50,10 @@ def by_stripes(stage: Pairs) -> Pairs | None:
         return None
     stripes, mask = found
     mask = simplify(mask)
-    ranges = derive_ranges(mask, stripes=stripes)
+    if is_transposed(stage):
+        ranges = transposed_ranges(mask, stripes=stripes)
+    else:
+        ranges = derive_ranges(mask, stripes=stripes)
     if ranges is None:
         return None
     return dataclasses.replace(stage, mask=mask, block_map=ranges, stripes=stripes)
