@@ -41,13 +41,22 @@ class Backward(Protocol):
 
 @lru_cache(maxsize=256)
 def backward_plan(
-    attention: Attention, wanted: tuple[str, ...], log_sum_exp_gradient: bool, dropout: bool
+    attention: Attention,
+    wanted: tuple[str, ...],
+    log_sum_exp_gradient: bool,
+    dropout: bool,
+    *,
+    by_side: bool = False,
 ) -> Plan:
-    """The backward's plan for these gradients."""
+    """The backward's plan for these gradients; `by_side` as kernels for GPUs need it."""
     from attndsl.planner.pipeline import plan_backward
 
     return plan_backward(
-        attention, wanted, log_sum_exp_gradient=log_sum_exp_gradient, dropout=dropout
+        attention,
+        wanted,
+        log_sum_exp_gradient=log_sum_exp_gradient,
+        dropout=dropout,
+        by_side=by_side,
     )
 
 
@@ -60,15 +69,20 @@ def backward_for(
     log_sum_exp_gradient: bool,
 ) -> Backward:
     """What computes these gradients on a target of this machine."""
-    if target.language == "cpp":
+    asked = attention, wanted, log_sum_exp_gradient, specialization.dropout
+    if target.language == "triton":
+        plan = backward_plan(*asked, by_side=True)
+        if plan.gradients:
+            from attndsl.runtime.triton_backward import build as build_triton
+
+            return build_triton(plan, specialization, target.name)
+    elif target.language == "cpp":
         try:
             return _compiled(attention, specialization, target, wanted, log_sum_exp_gradient)
         except AttnError as problem:
             if problem.diagnostics[0].code != _NO_COMPILER:
                 raise
-    return TiledBackward(
-        backward_plan(attention, wanted, log_sum_exp_gradient, specialization.dropout)
-    )
+    return TiledBackward(backward_plan(*asked))
 
 
 def _compiled(

@@ -64,12 +64,20 @@ class BlockTables:
     """The block lists of one program's mask, for the last few contents of its inputs."""
 
     def __init__(
-        self, mask: Expression, table: Table, axes: tuple[str, ...], block_m: int, block_n: int
+        self,
+        mask: Expression,
+        table: Table,
+        axes: tuple[str, ...],
+        block_m: int,
+        block_n: int,
+        *,
+        transposed: bool = False,
     ):
         self._mask = mask
         self._table = table
         self._axes = axes
         self._block = block_m, block_n
+        self._transposed = transposed
         self._kept: list[_Kept] = []
         self._lock = threading.Lock()
 
@@ -102,7 +110,15 @@ class BlockTables:
             name: (tensor if seen.copy is None else seen.copy).cpu().numpy()
             for name, tensor, seen in zip(self._table.inputs, read, contents, strict=True)
         }
-        table = build_table(self._mask, self._table, sizes, arrays, *self._block, axes=self._axes)
+        table = build_table(
+            self._mask,
+            self._table,
+            sizes,
+            arrays,
+            *self._block,
+            axes=self._axes,
+            transposed=self._transposed,
+        )
         tensors = _on_device(table, device)
         with self._lock:
             self._kept.insert(0, _Kept(relevant, contents, tensors))

@@ -38,7 +38,7 @@ _REGISTERS = {"cuda": 255, "hip": 512}
 
 _POINTERS = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16", "int32": "*i32", "bool": "*u8"}
 ALIGNMENT = 16  # bytes
-_OPERANDS = frozenset({"q", "k", "v", "out"})
+_OPERANDS = frozenset({"q", "k", "v", "out", "out.gradient"})
 _WRITTEN = frozenset({"log_sum_exp"})
 
 
@@ -105,14 +105,41 @@ def candidates(
         yield program, compile_ahead(program)
 
 
+def stage_candidates(
+    plan: Plan, number: int, specialization: Specialization, target: str
+) -> Iterator[tuple[Program, Binaries]]:
+    """As `candidates`, of the program of one stage of a backward."""
+    for tile in emitter.stage_tiles(plan.stages[number], specialization, target):
+        program = emitter.emit_stage(plan, number, specialization, tile, target)
+        yield program, compile_ahead(program)
+
+
 def choose(plan: Plan, specialization: Specialization, target: str) -> tuple[Program, Binaries]:
     """The program with the first of the candidate tiles whose binaries fit the target.
 
     Raises `AttnError` A083 where none does, and what `emit` and `compile_ahead` raise.
     """
+    found = candidates(plan, specialization, target)
+    return _first_that_fits(found, plan, specialization, target)
+
+
+def choose_stage(
+    plan: Plan, number: int, specialization: Specialization, target: str
+) -> tuple[Program, Binaries]:
+    """As `choose`, for the program of one stage of a backward."""
+    found = stage_candidates(plan, number, specialization, target)
+    return _first_that_fits(found, plan, specialization, target)
+
+
+def _first_that_fits(
+    found: Iterator[tuple[Program, Binaries]],
+    plan: Plan,
+    specialization: Specialization,
+    target: str,
+) -> tuple[Program, Binaries]:
     gpu = parse_target(target)
     problem = None
-    for program, binaries in candidates(plan, specialization, target):
+    for program, binaries in found:
         if binaries.fit:
             return program, binaries
         problem = max((kernel.resources for kernel in binaries.kernels), key=lambda r: r.shared)

@@ -43,17 +43,19 @@ def lane_of(axis: str) -> Index:
     return Index(f"key_lane.{axis}")
 
 
-def _parts_of_key(term: Expression) -> tuple[Expression, ...]:
-    """A key's position as where the tile starts and the lane in it; any other term alone."""
+AxesOf = Callable[[Expression], str]
+
+
+def _parts_of_key(term: Expression, axes_of: AxesOf) -> tuple[Expression, ...]:
+    """A key's position as where the tile starts and the lane in it; any other term alone. Where
+    tiles of keys go through blocks of queries, a query's."""
     match term:
-        case Index("j"):
+        case Index("i" | "j") if axes_of(term) == "n":
             return KEY_START, KEY_LANE
         case Coordinate("j", axis):
             return start_of(axis), lane_of(axis)
     return (term,)
 
-
-AxesOf = Callable[[Expression], str]
 
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
@@ -303,7 +305,9 @@ def _compare(node: Binary, axes_of: AxesOf) -> Expression:
     """Queries on the left, keys on the right, where the difference splits that way."""
     difference = _integer_terms(node.left) + [(-s, t) for s, t in _integer_terms(node.right)]
     # Lanes are constants, so that one comparison with an immediate is left for a pair.
-    difference = [(sign, part) for sign, term in difference for part in _parts_of_key(term)]
+    difference = [
+        (sign, part) for sign, term in difference for part in _parts_of_key(term, axes_of)
+    ]
     keys = [pair for pair in difference if axes_of(pair[1]) == "n"]
     others = [pair for pair in difference if axes_of(pair[1]) != "n"]
     if any(len(axes_of(term)) > 1 for _, term in others):
@@ -331,7 +335,7 @@ def _float_of(operand: Expression, axes_of: AxesOf) -> Expression:
     terms = _integer_terms(operand)
     if len(axes_of(operand)) < 2 or any(len(axes_of(term)) > 1 for _, term in terms):
         return Call("float", (operand,), FLOAT)
-    terms = _relative_to_tile(terms)
+    terms = _relative_to_tile(terms, axes_of)
     keys = [pair for pair in terms if axes_of(pair[1]) == "n"]
     others = [pair for pair in terms if axes_of(pair[1]) != "n"]
     if all(sign < 0 for sign, _ in keys):
@@ -346,12 +350,14 @@ def _as_float(expression: Expression) -> Expression:
     return Call("float", (expression,), FLOAT)
 
 
-def _relative_to_tile(terms: list[tuple[int, Expression]]) -> list[tuple[int, Expression]]:
+def _relative_to_tile(
+    terms: list[tuple[int, Expression]], axes_of: AxesOf
+) -> list[tuple[int, Expression]]:
     """`i - j` as `(i - key_start) - key_lane`: both are small where the pair is close."""
     for sign, key in terms:
         match key:
-            case Index("j"):
-                query: Expression = Index("i")
+            case Index("i" | "j" as name) if axes_of(key) == "n":
+                query: Expression = Index("i" if name == "j" else "j")
             case Coordinate("j", axis):
                 query = Coordinate("i", axis)
             case _:
@@ -359,5 +365,5 @@ def _relative_to_tile(terms: list[tuple[int, Expression]]) -> list[tuple[int, Ex
         pair = (sign, key), (-sign, query)
         if all(terms.count(one) == 1 for one in pair):
             rest = [one for one in terms if one not in pair]
-            return [pair[1], *((sign, part) for part in _parts_of_key(key)), *rest]
+            return [pair[1], *((sign, part) for part in _parts_of_key(key, axes_of)), *rest]
     return terms

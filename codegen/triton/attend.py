@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from attndsl.attention import Elementwise, Softmax
 from attndsl.codegen.program import DType, Tile
-from attndsl.codegen.triton.block_loops import for_tile
-from attndsl.codegen.triton.constants import integer
-from attndsl.codegen.triton.grid_places import GridPlaces
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
 from attndsl.codegen.triton.normalizers import (
     ElementwiseRows,
@@ -14,14 +11,14 @@ from attndsl.codegen.triton.normalizers import (
     SoftmaxRows,
     uses_scale,
 )
-from attndsl.codegen.triton.places import Block, KeyTile, LinePlaces, Places
+from attndsl.codegen.triton.places import Block, KeyTile
 from attndsl.codegen.triton.repair import (
     REPAIRED_KEYS,
     WeightedTile,
     write_product_of_visible,
     write_test,
 )
-from attndsl.codegen.triton.striped_places import StripedPlaces
+from attndsl.codegen.triton.stage_places import places_of
 from attndsl.codegen.triton.tokens import (
     TRITON_TYPES,
     Chunk,
@@ -35,7 +32,7 @@ from attndsl.codegen.triton.tokens import (
 from attndsl.codegen.triton.values import Binding, Value, infix
 from attndsl.diagnostics import InternalError
 from attndsl.expression import TRUE, DotResult, Scale
-from attndsl.planner.block_map import Kind, Product
+from attndsl.planner.block_map import Kind
 from attndsl.planner.plan import Attend, Source
 
 
@@ -302,20 +299,6 @@ class AttendWriter:
             line = f"tl.cast(b * {kernel.size('H')} + h, tl.int64) * {kernel.size('Lq')}"
             pointer = f"{target} + {line} + {row}"
         kernel.line(f"tl.store({pointer}, {statistic}, mask={exists})")
-
-
-def places_of(kernel: Kernel, stage: Attend, tile: Tile) -> Places:
-    """Where the stage's tiles lie."""
-    if stage.grid is not None:
-        assert isinstance(stage.block_map, Product)
-        return GridPlaces(kernel, stage.grid, stage.block_map, tile)
-    blocks = for_tile(stage.block_map, tile)
-    if stage.stripes is not None:
-        return StripedPlaces(kernel, blocks, stage.stripes, tile)
-    step = 1
-    if stage.residue is not None:
-        step = integer(stage.residue, kernel.specialization)
-    return LinePlaces(kernel, blocks, step)
 
 
 def precision_option(dtype: DType) -> str:

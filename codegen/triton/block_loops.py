@@ -48,10 +48,12 @@ def for_tile(block_map: BlockMap, tile: Tile) -> BlockMap:
 
 
 class BlockLoops:
-    """Writes loops over the blocks of a map, one for each kind, as often as they are asked for."""
+    """Writes loops over the blocks of a map, one for each kind, as often as they are asked for.
+    `wanted` is what a block's number is called."""
 
-    def __init__(self, kernel: Kernel, block_map: BlockMap):
+    def __init__(self, kernel: Kernel, block_map: BlockMap, wanted: str = "key_block"):
         self.kernel = kernel
+        self.wanted = wanted
         self.block_map = block_map
         if isinstance(block_map, Ranges):
             bounds = (bound for one in block_map.intervals for bound in (one.first, one.last))
@@ -92,7 +94,7 @@ class BlockLoops:
         bounds = f"{first.text}, {last.text}"
         if interval.step != 1:
             bounds += f", {interval.step}"
-        with kernel.loop("key_block", over(bounds, pipelined)) as key_block:
+        with kernel.loop(self.wanted, over(bounds, pipelined)) as key_block:
             kernel.define(KEY_BLOCK, Value(key_block))
             if interval.guard == TRUE:
                 body(interval.kind, key_block)
@@ -121,7 +123,7 @@ class BlockLoops:
                     else Value(f"tl.where({inside}, {candidate.text}, {block.text})")
                 )
             assert block is not None
-            key_block = kernel.assign("key_block", block)
+            key_block = kernel.assign(self.wanted, block)
             kernel.define(KEY_BLOCK, key_block)
             if all(interval.guard == TRUE for interval in intervals):
                 body(kind, key_block.text)
@@ -168,7 +170,7 @@ class BlockLoops:
         first, last = self._listed[kind]
         with kernel.loop("place", over(f"{first}, {last}", pipelined)) as place:
             listed = Value(f"tl.load({kernel.table(f'{name}_blocks')} + {place})")
-            key_block = kernel.assign("key_block", listed)
+            key_block = kernel.assign(self.wanted, listed)
             kernel.define(KEY_BLOCK, key_block)
             body(kind, key_block.text)
 

@@ -33,7 +33,7 @@ from attndsl.expression import (
 from attndsl.functions import FUNCTIONS, Shape
 from attndsl.planner.block_map import BlockMap, Product
 from attndsl.planner.grids import tile_sides
-from attndsl.planner.plan import Attend, Plan
+from attndsl.planner.plan import Attend, PairSums, Plan, Stage
 
 _NARROW = 64  # the widest vector that counts as narrow
 _LARGE = 2048  # pairs of a tile for each warp: what only simple scores leave registers for
@@ -80,6 +80,14 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
         if one.block_m * one.block_n < pairs * one.warps
         and _shared(stage, one, widest) <= gpu.shared
     )
+
+
+def stage_tiles(stage: Stage, specialization: Specialization, target: str) -> tuple[Tile, ...]:
+    """Candidates for one stage of a backward. Of tiles of keys, `block_m` are the keys."""
+    gpu = parse_target(target)
+    if not isinstance(stage, PairSums):
+        return (Tile(64, 32, 4, 1),)
+    return _SMALL[gpu.kind]
 
 
 def _fewest_keys(block_map: BlockMap, candidates: tuple[Tile, ...]) -> tuple[Tile, ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from attndsl.attention import Elementwise, Softmax
 from attndsl.expression import INT, Binary, Coordinate, Expression, Index, Size, transform
-from attndsl.planner.plan import Attend
+from attndsl.planner.pairs import Pairs, map_pairs
 
 
 def coordinate(position: Expression, axis: str, axes: tuple[str, ...]) -> Expression:
@@ -31,22 +30,10 @@ def without_coordinates(expression: Expression, axes: tuple[str, ...]) -> Expres
     return transform(expression, replace)
 
 
-def resolved(stage: Attend, axes: tuple[str, ...]) -> Attend:
+def resolved(stage: Pairs, axes: tuple[str, ...]) -> Pairs:
     """The stage without coordinates."""
 
     def plain(expression: Expression) -> Expression:
         return without_coordinates(expression, axes)
 
-    normalizer = stage.normalizer
-    match normalizer:
-        case Softmax(sink, value):
-            normalizer = Softmax(
-                None if sink is None else plain(sink), None if value is None else plain(value)
-            )
-        case Elementwise(weight, divisor, epsilon):
-            if divisor is not None and not isinstance(divisor, str):
-                divisor = plain(divisor)
-            normalizer = Elementwise(plain(weight), divisor, epsilon)
-    return dataclasses.replace(
-        stage, score=plain(stage.score), mask=plain(stage.mask), normalizer=normalizer
-    )
+    return dataclasses.replace(map_pairs(stage, plain), mask=plain(stage.mask))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 
-from attndsl.attention import Elementwise, GroupedSoftmax, InputDeclaration, Softmax, has_statistic
+from attndsl.attention import Elementwise, GroupedSoftmax, InputDeclaration, has_statistic
 from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program, Specialization, Tile
 from attndsl.codegen.triton.attend import AttendWriter
 from attndsl.codegen.triton.configurations import tiles
@@ -14,6 +15,7 @@ from attndsl.codegen.triton.functions import HELPERS
 from attndsl.codegen.triton.grid_spans import axis_spans, program_count
 from attndsl.codegen.triton.kernel import Array, Kernel
 from attndsl.codegen.triton.names import Names
+from attndsl.codegen.triton.pair_sums import PairSumsWriter
 from attndsl.codegen.triton.prepare import (
     PREPARE_TOKENS,
     SCAN_TOKENS,
@@ -31,22 +33,25 @@ from attndsl.expression import (
     Binary,
     Expression,
     Literal,
-    Node,
     Read,
     Size,
     walk,
 )
+from attndsl.planner.graph import expressions
 from attndsl.planner.plan import (
+    ROW_RESULTS,
     Attend,
     Buffer,
     Fold,
     Grid,
+    PairStage,
     PairSums,
     Partial,
     Plan,
     Prepare,
     Scan,
     Stage,
+    is_transposed,
 )
 from attndsl.planner.simplify import simplify
 from attndsl.printing import text
@@ -57,6 +62,7 @@ _SHAPES = {
     "k": "[B, Hkv, Lk, D]",
     "v": "[B, Hkv, Lk, Dv]",
     "out": "[B, H, Lq, Dv]",
+    "out.gradient": "[B, H, Lq, Dv]",
     "log_sum_exp": "[B, H, Lq]",
 }
 _DTYPES = {BOOL: "bool", INT: "int32", FLOAT: "fp32"}
@@ -77,7 +83,19 @@ def emit(
         raise error("A080", "`grouped_softmax` is not compiled yet", plan.attention.span)
     if tile is None:
         tile = tiles(plan, specialization, target)[0]
-    return _Emitter(plan, specialization, tile, target).program()
+    return _Emitter(plan, specialization, tile, target).program(range(len(plan.stages)))
+
+
+def emit_stage(
+    plan: Plan, number: int, specialization: Specialization, tile: Tile, target: str = "cuda:90"
+) -> Program:
+    """One Triton file for stage `number` of a backward, whose stages sum over one side alone: each
+    has a tile of its own. Of a `Fold` there is none.
+
+    Raises `AttnError` A081 for an unknown target.
+    """
+    parse_target(target)
+    return _Emitter(plan, specialization, tile, target).program([number])
 
 
 class _Emitter:
@@ -93,6 +111,7 @@ class _Emitter:
         self.buffers = plan.buffers
         narrow = _only_multiplied(plan)
         self.arrays = {
+            **{name: self._array(buffer) for name, buffer in _row_results(plan).items()},
             **{one.name: self._array(one) for one in plan.attention.inputs},
             **{one.name: self._array(one, narrow) for one in self.buffers},
         }
@@ -110,10 +129,12 @@ class _Emitter:
         is_buffer = isinstance(declared, Buffer)
         return Array(declared.name, declared.element, dimensions, dtype, is_buffer)
 
-    def program(self) -> Program:
+    def program(self, numbers: Iterable[int]) -> Program:
+        """The file with the kernels of these stages of the plan."""
         attention = self.plan.attention
-        names = [self.functions.fresh(self._wanted(stage)) for stage in self.plan.stages]
-        kernels = [self._kernel(stage) for stage in self.plan.stages]
+        stages = {number: self.plan.stages[number] for number in numbers}
+        names = [self.functions.fresh(self._wanted(stage)) for stage in stages.values()]
+        kernels = [self._kernel(stage) for stage in stages.values()]
         writer = Writer(comment="#")
         spec = attention.span.text.splitlines()
         for line in spec[:_LONGEST_COMMENT]:
@@ -123,17 +144,15 @@ class _Emitter:
         writer.blank()
         writer.lines("import triton", "import triton.language as tl")
         writer.blank()
-        self._write_constants(writer)
+        self._write_constants(writer, stages.values())
         for name in sorted(self.helpers):
             writer.lines("", "", HELPERS[name].strip("\n"))
-        for stage, name, kernel in zip(self.plan.stages, names, kernels, strict=True):
+        for stage, name, kernel in zip(stages.values(), names, kernels, strict=True):
             writer.lines("", "")
             _write_kernel(writer, name, kernel, _describe(stage))
         entries = tuple(
-            Entry(number, name, kernel.arguments, self._grid(stage), isinstance(stage, Attend))
-            for number, (stage, name, kernel) in enumerate(
-                zip(self.plan.stages, names, kernels, strict=True)
-            )
+            Entry(number, name, kernel.arguments, self._grid(stage), isinstance(stage, PairStage))
+            for (number, stage), name, kernel in zip(stages.items(), names, kernels, strict=True)
         )
         return Program(
             self.target, writer.text(), entries, self.buffers, self.specialization, self.tile
@@ -148,18 +167,25 @@ class _Emitter:
                 return f"{name}_scan_{buffer.name}"
             case Attend(partial=Partial()):
                 return f"{name}_part"
+            case PairSums(tiles=tiles):
+                return f"{name}_{'keys' if tiles == 'key' else 'queries'}"
         return name
 
-    def _write_constants(self, writer: Writer) -> None:
-        writer.line(f"BLOCK_M = tl.constexpr({self.tile.block_m})  # queries of one program")
-        writer.line(f"BLOCK_N = tl.constexpr({self.tile.block_n})  # keys of one step")
-        if any(isinstance(stage, Prepare) for stage in self.plan.stages):
+    def _write_constants(self, writer: Writer, stages: Collection[Stage]) -> None:
+        pairs = [stage for stage in stages if isinstance(stage, PairStage)]
+        if pairs:
+            tile, step = "queries", "keys"
+            if is_transposed(pairs[0]):
+                tile, step = step, tile
+            writer.line(f"BLOCK_M = tl.constexpr({self.tile.block_m})  # {tile} of one program")
+            writer.line(f"BLOCK_N = tl.constexpr({self.tile.block_n})  # {step} of one step")
+        if any(isinstance(stage, Prepare) for stage in stages):
             writer.line(f"PREPARE_TOKENS = tl.constexpr({PREPARE_TOKENS})")
-        if any(isinstance(stage, Scan) for stage in self.plan.stages):
+        if any(isinstance(stage, Scan) for stage in stages):
             writer.line(f"SCAN_TOKENS = tl.constexpr({SCAN_TOKENS})")
 
     def _kernel(self, stage: Stage) -> Kernel:
-        tokens = {Prepare: "PREPARE_TOKENS", Scan: "SCAN_TOKENS", Attend: "BLOCK_M"}[type(stage)]
+        tokens = {Prepare: "PREPARE_TOKENS", Scan: "SCAN_TOKENS"}.get(type(stage), "BLOCK_M")
         kernel = Kernel(
             self.specialization,
             self.arrays,
@@ -183,8 +209,12 @@ class _Emitter:
                     kernel, stage, tile=self.tile, log_sum_exp=writes, comments=self._comments()
                 )
                 writer.write()
-            case PairSums() | Fold():
-                raise InternalError("the Triton target has no kernel for a backward")
+            case PairSums():
+                if stage.grid is None:
+                    stage = resolved(stage, axes)
+                PairSumsWriter(kernel, stage, tile=self.tile, comments=self._comments()).write()
+            case Fold():
+                raise InternalError("the Triton target has no kernel for a fold")
         return kernel
 
     def _comments(self) -> dict[str, str]:
@@ -202,37 +232,48 @@ class _Emitter:
 
     def _grid(self, stage: Stage) -> tuple[Expression, ...]:
         match stage:
-            case Attend(grid=Grid() as grid):
+            case Attend(grid=Grid() as grid) | PairSums(grid=Grid() as grid):
                 spans = axis_spans(grid, self.tile.block_m, self.specialization)
                 return (program_count(spans),)
-            case Attend(residue=residue):
+            case Attend(residue=residue) | PairSums(residue=residue):
                 modulus = 1
                 if residue is not None:
                     modulus = integer(residue, self.specialization)
-                blocks = _blocks(_blocks(Size("Lq"), modulus), self.tile.block_m)
+                length: Expression = Size("Lq")
+                if is_transposed(stage):
+                    length = Size("Lk") if stage.stripes is None else stage.stripes.keys
+                blocks = _blocks(_blocks(length, modulus), self.tile.block_m)
                 return (_product(Size("B"), Size("H"), Literal(modulus), blocks),)
             case Prepare(buffer=Buffer(dimensions=dimensions)):
                 blocks = _blocks(dimensions[2], PREPARE_TOKENS)
                 return (_product(dimensions[0], dimensions[1], blocks),)
             case Scan(buffer=Buffer(dimensions=dimensions)):
                 return (_product(*dimensions[:-1]),)
-        raise InternalError("the Triton target has no kernel for a backward")
+        raise InternalError("the Triton target has no kernel for a fold")
+
+
+def _row_results(plan: Plan) -> dict[str, Buffer]:
+    """What a backward reads of the forward's results beside vectors."""
+    if not plan.gradients:
+        return {}
+    rows = Size("B"), Size("H"), Size("Lq")
+    return {name: Buffer(name, FLOAT, rows) for name in ROW_RESULTS}
 
 
 def _only_multiplied(plan: Plan) -> frozenset[str]:
     """The prepared vectors that only matrix products read, and so in the type of q, k and v."""
     multiplied, read = set(), set()
-    for stage in plan.attends:
-        multiplied |= {source.name for dot in stage.dots for source in (dot.query, dot.key)}
-        multiplied.add(stage.value.name)
-        read |= {source.name for _, source in stage.vectors}
-        expressions = [stage.score, stage.mask]
-        match stage.normalizer:
-            case Softmax(sink, value):
-                expressions += [one for one in (sink, value) if one is not None]
-            case Elementwise(weight, divisor):
-                expressions += [weight, *([divisor] if isinstance(divisor, Node) else [])]
-        nodes = (node for expression in expressions for node in walk(expression))
+    for stage in plan.stages:
+        if isinstance(stage, PairStage):
+            multiplied |= {source.name for dot in stage.dots for source in (dot.query, dot.key)}
+            read |= {source.name for _, source in stage.vectors}
+        match stage:
+            case Attend(value=value):
+                multiplied.add(value.name)
+            case PairSums(sums=sums):
+                terms = (term for one in sums for term in one.terms)
+                multiplied |= {source.name for _, source in terms if source is not None}
+        nodes = (node for expression in expressions(stage) for node in walk(expression))
         read |= {node.name for node in nodes if isinstance(node, Read)}
     prepared = {stage.buffer.name for stage in plan.stages if isinstance(stage, Prepare)}
     return frozenset(prepared & (multiplied - read))
@@ -263,8 +304,13 @@ def _describe(stage: Stage) -> str:
                 else "[B, heads, tokens]"
             )
             return f"Per {side}: what is scored in its place, {shape}."
-        case Scan():
-            return "Running sums along the last dimension, fp32."
+        case Scan(from_end=from_end):
+            start = ", from its end" if from_end else ""
+            return f"Running sums along the last dimension{start}, fp32."
+        case PairSums(sums=sums, tiles=tiles):
+            written = ", ".join(one.buffer.name for one in sums)
+            tokens = "keys" if tiles == "key" else "queries"
+            return f"{written}: sums over the visible pairs of one block of {tokens}."
         case Attend(normalizer=Elementwise()):
             return "out [B, H, Lq, Dv]: the weighted sum of values, for one block of queries."
         case Attend(partial=Partial(output, log_sum_exp)):

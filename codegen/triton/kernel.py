@@ -42,7 +42,7 @@ _ORDER = (
 )
 _STRIDE_NAMES = ("batch", "head", "row")
 # The tensors `[B, heads, length, width]` whose strides have names of their own.
-_FOUR_DIMENSIONAL = frozenset({"q", "k", "v", "out", "log_sum_exp"})
+_FOUR_DIMENSIONAL = frozenset({"q", "k", "v", "out", "out.gradient", "log_sum_exp"})
 
 
 # The axes of a value, and the depth of the scope where it can be computed.
@@ -109,7 +109,7 @@ class Kernel:
     ) -> str:
         key = (kind, name, axis)
         if key not in self._arguments:
-            identifier = self.names.fresh(wanted)
+            identifier = self.names.fresh(wanted.replace(".", "_"))
             self._arguments[key] = Argument(kind, name, identifier, axis, dtype)
         return self._arguments[key].identifier
 

@@ -42,7 +42,8 @@ class Places(Protocol):
     """`query_start` names the first row of the program, `row_lane` the distances of all its rows.
 
     Rows are counted in steps of `step` from `first_row` on, keys from `first_key` on, which are
-    empty where that is 0.
+    empty where that is 0. Where tiles are of keys (`key_places.py`), the program's rows are keys,
+    and a "key" tile is one of queries.
     """
 
     step: int
@@ -100,18 +101,24 @@ class LinePlaces:
         program = kernel.assign("program", Value("tl.program_id(0)")).text
         kernel.line("# The last queries come first: under a causal mask they take longest.")
         block = kernel.assign("query_block", Value(f"{blocks} - 1 - {program} % {blocks}")).text
-        number = f"{program} // {blocks}"
+        self._write_number(f"{program} // {blocks}")
+        kernel.define(Index("Q"), Value(block))
+        kernel.define(Index("query_blocks"), Value(blocks))
+        self._write_rows(block)
+
+    def _write_number(self, number: str) -> None:
+        """The residue, the head and the batch of a program, of which `number` is what follows from
+        its number without its tile's."""
+        kernel = self.kernel
         if self.step != 1:
             number = kernel.assign("number", Value(number)).text
             residue = kernel.assign("residue", Value(f"{number} % {self.step}"))
             kernel.define(Index("residue"), residue)
             number = f"{number} // {self.step}"
         define_head(kernel, number)
-        kernel.define(Index("Q"), Value(block))
-        kernel.define(Index("query_blocks"), Value(blocks))
-        self._write_rows(block)
 
-    def _write_rows(self, block: str) -> None:
+    def _write_lengths(self) -> tuple[str, str, str]:
+        """How many rows and keys there are, in the class, and its offset."""
         kernel, step = self.kernel, self.step
         length, key_length, offset = (kernel.size(name) for name in ("Lq", "Lk", "offset"))
         if step != 1:
@@ -129,7 +136,12 @@ class LinePlaces:
             kernel.define(Size("local.Lq"), Value(length))
             kernel.define(Size("local.Lk"), Value(key_length))
             kernel.define(Size("local.offset"), Value(offset))
-        self.length, self.key_length = length, key_length
+        return length, key_length, offset
+
+    def _write_rows(self, block: str) -> None:
+        kernel, step = self.kernel, self.step
+        length, self.key_length, offset = self._write_lengths()
+        self.length = length
         start = kernel.assign("query_start", Value(f"{block} * BLOCK_M")).text
         if step != 1:
             with kernel.inside(f"if {start} >= {length}:"):

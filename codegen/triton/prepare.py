@@ -10,7 +10,7 @@ from attndsl.codegen.triton.reductions import lane_index, padded
 from attndsl.codegen.triton.scalarize import element
 from attndsl.codegen.triton.tokens import CALLER, TRITON_TYPES, tokens
 from attndsl.codegen.triton.values import Binding, Value, infix, spread
-from attndsl.expression import INT, Expression, Index, Operand, Vector, walk
+from attndsl.expression import INT, QUERY_OPERANDS, Expression, Index, Operand, Vector, walk
 from attndsl.planner.plan import Prepare, Scan
 from attndsl.planner.simplify import simplify
 
@@ -41,7 +41,7 @@ def write_prepare(kernel: Kernel, stage: Prepare, axes: tuple[str, ...]) -> None
         kernel.define_lazily(Index("i"), "i", Value(f"{token.text} + {offset}", "m", Binding.SUM))
     expression = with_known_sizes(without_coordinates(stage.element, axes), kernel.specialization)
     for name in sorted(_operands(expression)):
-        on = head.text if name == "q" else kernel.value(Index("g")).text
+        on = head.text if name in QUERY_OPERANDS else kernel.value(Index("g")).text
         source = tokens(kernel, name, on, in_tiles=False)
         rows = f"{source.base} + {token.text} * {source.stride}"
         kernel.define_lazily(pointer_to(name), f"{name}_rows", Value(rows, "m", Binding.SUM))
@@ -100,14 +100,19 @@ def write_scan(kernel: Kernel, stage: Scan, axes: tuple[str, ...]) -> None:
     total = kernel.assign("total", Value(f"tl.cast(0, {triton_type})")).text
     with kernel.loop("start", f"for {{}} in tl.range(0, {length}, SCAN_TOKENS):") as start:
         places = kernel.assign("places", Value(f"{start} + tl.arange(0, SCAN_TOKENS)", "m")).text
-        kernel.define_lazily(Index("t"), "t", Value(f"tl.minimum({places}, {length} - 1)", "m"))
+        if stage.from_end:
+            t = f"{length} - 1 - tl.minimum({places}, {length} - 1)"
+        else:
+            t = f"tl.minimum({places}, {length} - 1)"
+        t = kernel.assign("t", Value(t, "m")).text
+        kernel.define(Index("t"), Value(t, "m"))
         summand = _filled(
             kernel.arranged(without_coordinates(stage.element, axes)), "m", "[SCAN_TOKENS]"
         )
         kept = f"tl.where({places} < {length}, {summand.text}, 0)"
         summands = kernel.assign("summands", Value(f"{kept}.to({triton_type})", "m")).text
         kernel.line(
-            f"tl.store({start_of} + {places}, {total} + tl.cumsum({summands}, 0),"
+            f"tl.store({start_of} + {t}, {total} + tl.cumsum({summands}, 0),"
             f" mask={places} < {length})"
         )
         kernel.line(f"{total} += tl.sum({summands}, 0)")

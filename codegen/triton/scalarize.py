@@ -93,8 +93,15 @@ def _of_call(
             weights = Call("exp", (shifted,), whole.type)
             return Binary("/", element(weights, index), Call("sum", (weights,), FLOAT), FLOAT)
         case "dot":
-            matrix, operand = arguments
-            return Call("dot", (_matrix_row(matrix, index), operand), FLOAT)
+            left, right = arguments
+            if isinstance(right.type, Matrix):
+                column = Call("column", (right, index), Vector(right.type.rows))
+                return Call("dot", (left, column), FLOAT)
+            return Call("dot", (_matrix_row(left, index), right), FLOAT)
+        case "column":
+            match arguments:
+                case (Read(name=matrix, indices=indices), column_index):
+                    return Read(matrix, (*indices, index, column_index), FLOAT)
     if FUNCTIONS[name].shape is Shape.ELEMENTWISE:
         return Call(name, tuple(element(argument, index) for argument in arguments), FLOAT)
     raise InternalError(f"no element of `{name}`")

@@ -33,6 +33,28 @@ class _Lanes:
     are_far: bool
 
 
+def spread(stripes: Stripes, along: str) -> str:
+    """How far a key is from the first stripe's start, if `along` keys lie between them."""
+    period, width = stripes.period, stripes.width
+    if width == 1:
+        return f"{along} * {period}"
+    return f"{along} // {width} * {period} + {along} % {width}"
+
+
+def position(stripes: Stripes, number: str) -> str:
+    """The position of a key, by its number."""
+    missing, start = stripes.missing, stripes.start
+    along = f"({number} + {missing})" if missing else number
+    if not start:
+        return spread(stripes, along)
+    return f"{spread(stripes, along)} {'-' if start < 0 else '+'} {abs(start)}"
+
+
+def are_far(stripes: Stripes, count: int) -> bool:
+    """Whether so many keys may lie so far apart that their distance takes 64 bits."""
+    return (count // stripes.width + 2) * stripes.period > _FAR
+
+
 class StripedPlaces(LinePlaces):
     """Consecutive queries, and blocks of the keys that lie in `stripes`."""
 
@@ -56,9 +78,8 @@ class StripedPlaces(LinePlaces):
     def _write_lanes(self, wanted: str, lanes: str, count: int) -> Value:
         """The numbers 0 … count - 1, and how far keys are apart if that is the same for any."""
         numbers = self.kernel.assign(wanted, Value(lanes, "n"))
-        width, period = self.stripes.width, self.stripes.period
-        is_far = (count // width + 2) * period > _FAR
-        self._lanes = _Lanes(numbers.text, count % width == 0, is_far)
+        is_far = are_far(self.stripes, count)
+        self._lanes = _Lanes(numbers.text, count % self.stripes.width == 0, is_far)
         if self._lanes.are_even:
             self._write_distances(str(self.stripes.missing or ""))
         return numbers
@@ -67,25 +88,10 @@ class StripedPlaces(LinePlaces):
         """How far the keys are from the first one, which is number `within` of its stripe."""
         numbers = self._lanes.numbers
         along = f"({numbers} + {within})" if within else numbers
-        text = self._spread(along) + (f" - {within}" if within else "")
+        text = spread(self.stripes, along) + (f" - {within}" if within else "")
         distances = self.kernel.assign("key_lanes", Value(text, "n"))
         self.kernel.define(KEY_LANE, distances)
         return distances.text
-
-    def _spread(self, along: str) -> str:
-        """How far a key is from the first stripe's start, if `along` keys lie between them."""
-        period, width = self.stripes.period, self.stripes.width
-        if width == 1:
-            return f"{along} * {period}"
-        return f"{along} // {width} * {period} + {along} % {width}"
-
-    def _position(self, number: str) -> str:
-        """The position of a key, by its number."""
-        missing, start = self.stripes.missing, self.stripes.start
-        along = f"({number} + {missing})" if missing else number
-        if not start:
-            return self._spread(along)
-        return f"{self._spread(along)} {'-' if start < 0 else '+'} {abs(start)}"
 
     def begin_tile(self, kind: Kind, block: Block) -> KeyTile:
         number = f"{block[0]} * BLOCK_N"
@@ -95,7 +101,7 @@ class StripedPlaces(LinePlaces):
             start = f"{block[0]} * {step}" + (f" + {first}" if first else "")
             return self._tile(kind, start, number)
         number = self.kernel.assign("key_number", Value(number)).text
-        return self._tile(kind, self._position(number), number)
+        return self._tile(kind, position(self.stripes, number), number)
 
     def _tile(self, kind: Kind, first: str, number: str) -> KeyTile:
         kernel, stripes = self.kernel, self.stripes
@@ -125,10 +131,10 @@ class StripedPlaces(LinePlaces):
     def begin_few(self, block: Block, first: str) -> KeyTile:
         number = f"{block[0]} * BLOCK_N + {first}"
         self._few_number = self.kernel.assign("key_number", Value(number)).text
-        return self._tile(Kind.PARTIAL, self._position(self._few_number), self._few_number)
+        return self._tile(Kind.PARTIAL, position(self.stripes, self._few_number), self._few_number)
 
     def key_count(self, tile: KeyTile, first: str, count: int) -> str:
         return f"tl.minimum({count}, {self.key_length} - {self._few_number})"
 
     def key_number(self, tile: KeyTile, first: str, key: str) -> str:
-        return f"({self._position(f'({self._few_number} + {key})')})"
+        return f"({position(self.stripes, f'({self._few_number} + {key})')})"

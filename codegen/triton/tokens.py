@@ -16,7 +16,7 @@ from attndsl.codegen.triton.values import Value
 from attndsl.expression import Index, Size
 from attndsl.planner.plan import Source
 
-CALLER = ("q", "k", "v", "out")
+CALLER = ("q", "k", "v", "out", "out.gradient")
 _SMALLEST_CHUNK = 16  # a matrix product on tensor cores needs at least 16 along each side
 
 

@@ -1,0 +1,429 @@
+"""The kernel of a `PairSums` stage: one program a (batch, head, tile of tokens of one side).
+
+Lanes `m` are the tile's tokens, queries or keys, and lanes `n` those of the other side, block by
+block: so the values of pairs lie as their products with the other side's vectors need them, and
+the sums of a token stay in registers until they are stored. No two programs write to one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attndsl.codegen.program import DType, Tile
+from attndsl.codegen.triton.arrange import arrange
+from attndsl.codegen.triton.constants import integer
+from attndsl.codegen.triton.kernel import Kernel, pointer_to
+from attndsl.codegen.triton.normalizers import spread_to_tile
+from attndsl.codegen.triton.places import Block, KeyTile
+from attndsl.codegen.triton.repair import (
+    REPAIRED_KEYS,
+    WeightedTile,
+    write_product_of_visible,
+    write_test,
+)
+from attndsl.codegen.triton.scalarize import add, element
+from attndsl.codegen.triton.stage_places import places_of
+from attndsl.codegen.triton.tokens import (
+    TRITON_TYPES,
+    Chunk,
+    Tokens,
+    chunks,
+    chunks_of,
+    elements,
+    head_of,
+    load,
+    tokens,
+)
+from attndsl.codegen.triton.values import Binding, Value, infix, spread
+from attndsl.expression import (
+    QUERY_OPERANDS,
+    TRUE,
+    DotResult,
+    Expression,
+    Index,
+    Literal,
+    Scalar,
+)
+from attndsl.planner.block_map import Kind
+from attndsl.planner.plan import PairSum, PairSums, Source, is_transposed
+from attndsl.planner.simplify import simplify
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """Some of the elements of one sum. A sum of floats has one, without a chunk."""
+
+    name: str
+    chunk: Chunk | None
+
+
+class PairTiles:
+    """Tiles of pairs in a kernel: the vectors of both sides, their products, and which pairs count.
+
+    `comments` are the spec's own words.
+    """
+
+    def __init__(self, kernel: Kernel, stage: PairSums, *, tile: Tile, comments: dict[str, str]):
+        self.kernel, self.stage = kernel, stage
+        self.places = places_of(kernel, stage, tile)
+        self.of_keys = is_transposed(stage)
+        self.comments = comments
+        self._own: dict[tuple[str, Chunk], str] = {}
+        self._sources: dict[tuple[str, bool], Tokens] = {}
+
+    def source(self, name: str, *, own: bool) -> Tokens:
+        """Where the vectors of the tile's own tokens, or of the other side's, lie."""
+        key_side = own == self.of_keys
+        if (name, key_side) not in self._sources:
+            head = head_of(self.kernel, name, key_side)
+            first = self.places.first_key if key_side else self.places.first_row
+            self._sources[name, key_side] = tokens(self.kernel, name, head, first, self.places.step)
+        return self._sources[name, key_side]
+
+    def load_own(self) -> None:
+        """The tile's own vectors, before any loop."""
+        kernel, places = self.kernel, self.places
+        for dot in self.stage.dots:
+            vector = dot.key if self.of_keys else dot.query
+            wanted = self._called(vector, own=True)
+            source = self.source(vector.name, own=True)
+            for chunk in chunks_of(vector, kernel):
+                if (vector.name, chunk) not in self._own:
+                    pointer = source.tile_pointer(places.query_start)
+                    loaded = load(kernel, source, pointer, places.row_lane, chunk, wanted)
+                    self._own[vector.name, chunk] = loaded.text
+        for name, vector in self.stage.vectors:
+            if self._is_own(name):
+                self._define_rows(name, vector, places.query_start, places.row_lane, "m")
+
+    def find_other(self) -> None:
+        """Addresses of the other side's vectors, before any loop."""
+        for dot in self.stage.dots:
+            self.source((dot.query if self.of_keys else dot.key).name, own=False)
+        for name, vector in self.stage.vectors:
+            if not self._is_own(name):
+                self.source(vector.name, own=False)
+        for one in self.stage.sums:
+            for _, source in one.terms:
+                if source is not None:
+                    self.source(source.name, own=False)
+        self.places.write_key_lanes()
+
+    def _called(self, vector: Source, *, own: bool) -> str:
+        """What a tile of these vectors is called."""
+        match vector.name:
+            case "out.gradient":
+                return "out_gradients"
+            case "v":
+                return "values"
+        return "keys" if own == self.of_keys else "queries"
+
+    def _is_own(self, operand: str) -> bool:
+        return (operand in QUERY_OPERANDS) != self.of_keys
+
+    def _define_rows(self, operand: str, vector: Source, first: str, lanes: str, axis: str) -> None:
+        """Pointers to the tokens of an operand that pair-wise arithmetic reads."""
+        source = self.source(vector.name, own=axis == "m")
+        start = self.kernel.value(vector.start).text
+        shift = f" + {start}" if start != "0" else ""
+        text = f"{source.tile_pointer(first)} + {lanes} * {source.local_stride}{shift}"
+        self.kernel.define_lazily(
+            pointer_to(operand), f"{operand}_rows", Value(text, axis, Binding.SUM)
+        )
+
+    def load_other(self, source: Source, chunk: Chunk, tile: KeyTile, present: str) -> str:
+        """The name of a chunk of the other side's vectors; zero where `present` does not hold."""
+        key = source.name, chunk
+        if key not in tile.loaded:
+            where = self.source(source.name, own=False)
+            pointer = where.tile_pointer(tile.start)
+            wanted = self._called(source, own=False)
+            tile.loaded[key] = load(
+                self.kernel, where, pointer, tile.lane, chunk, wanted, present
+            ).text
+        return tile.loaded[key]
+
+    def write_products(self, tile: KeyTile, present: str) -> None:
+        """The matrix products that the values of pairs are made of."""
+        kernel = self.kernel
+        for name, vector in self.stage.vectors:
+            if not self._is_own(name):
+                self._define_rows(name, vector, tile.start, tile.lane, "n")
+        precision = precision_of(kernel)
+        for number, dot in enumerate(self.stage.dots):
+            mine, others = (dot.key, dot.query) if self.of_keys else (dot.query, dot.key)
+            name = ""
+            pairs = zip(chunks_of(mine, kernel), chunks_of(others, kernel), strict=True)
+            for own_chunk, other_chunk in pairs:
+                own = self._own[mine.name, own_chunk]
+                other = self.load_other(others, other_chunk, tile, present)
+                if not name:
+                    product = f"tl.dot({own}, {other}.T{precision})"
+                    name = kernel.assign("dots", Value(product, "mn")).text
+                else:
+                    kernel.line(f"{name} = tl.dot({own}, {other}.T, {name}{precision})")
+            kernel.define(DotResult(number), Value(name, "mn"))
+
+    def visible(self, tile: KeyTile) -> Value:
+        """Which pairs of the tile count: the mask, and that the token exists."""
+        kernel = self.kernel
+        exists = Value(tile.exists, "n", Binding.COMPARE)
+        if self.stage.mask == TRUE:
+            return kernel.assign("visible", exists)
+        if "mask" in self.comments:
+            kernel.line(f"# {self.comments['mask']}")
+        mask = kernel.arranged(self.stage.mask)
+        return kernel.assign("visible", infix("&", Binding.AND, exists, mask))
+
+    def present(self, kind: Kind, tile: KeyTile) -> str:
+        """Where nothing but tokens past the end is hidden, zeros have nothing to leak."""
+        return tile.exists if kind is Kind.PARTIAL and self.stage.mask == TRUE else ""
+
+    def masked(self, expression: Expression, visible: Value | None) -> str:
+        """A float of every pair, 0 where it is hidden."""
+        value = spread_to_tile(self.kernel, self.kernel.value(expression))
+        if visible is None:
+            return value.text
+        return f"tl.where({spread(visible, 'mn').text}, {value.text}, 0.0)"
+
+
+class PairSumsWriter:
+    """Writes a stage that sums up for the tokens of its tiles."""
+
+    def __init__(self, kernel: Kernel, stage: PairSums, *, tile: Tile, comments: dict[str, str]):
+        self.kernel, self.stage = kernel, stage
+        self.tiles = PairTiles(kernel, stage, tile=tile, comments=comments)
+        self.places = self.tiles.places
+        self.few_tokens = min(REPAIRED_KEYS, tile.block_n)
+        self.sums: list[tuple[PairSum, tuple[Accumulator, ...]]] = []
+
+    def write(self) -> None:
+        """The whole body of the kernel."""
+        self.places.write_program()
+        self.tiles.load_own()
+        self.tiles.find_other()
+        self._begin()
+        self._write_loops()
+        self._write_results()
+
+    def _begin(self) -> None:
+        """Sums of nothing."""
+        for one in self.stage.sums:
+            self.kernel.tensor(one.buffer.name, "fp32")  # which has the first claim to its name
+            stem = f"{one.buffer.name.removesuffix('_by_head')}_here"
+            found = []
+            for chunk in self._chunks(one):
+                name = self.kernel.assign(stem, Value(_zeros(chunk))).text
+                found.append(Accumulator(name, chunk))
+            self.sums.append((one, tuple(found)))
+
+    def _chunks(self, one: PairSum) -> tuple[Chunk | None, ...]:
+        if len(one.buffer.dimensions) == 3:
+            return (None,)
+        return chunks(0, integer(one.buffer.dimensions[3], self.kernel.specialization))
+
+    def _write_loops(self) -> None:
+        """PARTIAL blocks first: what leaks from hidden vectors is then repaired among few."""
+        places = self.places
+
+        def absorb(kind: Kind, block: Block) -> None:
+            tile = places.begin_tile(kind, block)
+            present = self.tiles.present(kind, tile)
+            self.tiles.write_products(tile, present)
+            visible = self.tiles.visible(tile) if kind is Kind.PARTIAL else None
+            self._add_tile(tile, visible, present)
+
+        if places.has(Kind.PARTIAL):
+            self.kernel.line("# Blocks in which the mask decides pair by pair.")
+            places.write_loop(Kind.PARTIAL, absorb)
+            if self.stage.mask != TRUE:
+                self._write_repair()
+        if places.has(Kind.FULL):
+            self.kernel.line("# Blocks in which every pair is visible.")
+            places.write_loop(Kind.FULL, absorb)
+
+    def _add_tile(self, tile: KeyTile, visible: Value | None, present: str) -> None:
+        values = self._name_values(visible)
+        for one, accumulators in self.sums:
+            for value, source in one.terms:
+                if source is None:
+                    self._add_values(value, values.get(value, ""), accumulators, visible)
+                else:
+                    self._add_product(values[value], source, accumulators, tile, present)
+
+    def _name_values(self, visible: Value | None) -> dict[Expression, str]:
+        """The values that are floats, each computed once, 0 where pairs are hidden."""
+        kernel = self.kernel
+        values: dict[Expression, str] = {}
+        wanted: dict[Expression, str] = {}
+        for one in self.stage.sums:
+            for value, source in one.terms:
+                if isinstance(value.type, Scalar):
+                    wanted.setdefault(value, _called(source))
+        arranged = {value: arrange(value, kernel.axes_of) for value in wanted}
+        kernel.share(arranged.values())
+        for value, name in wanted.items():
+            text = self.tiles.masked(arranged[value], visible)
+            if not text.isidentifier():
+                text = kernel.assign(name, Value(text, "mn")).text
+            values[value] = text
+        return values
+
+    def _add_values(
+        self,
+        value: Expression,
+        name: str,
+        accumulators: tuple[Accumulator, ...],
+        visible: Value | None,
+    ) -> None:
+        """What pairs add by themselves: a float, or a vector element by element."""
+        kernel = self.kernel
+        if name:
+            (accumulator,) = accumulators
+            kernel.line(f"{accumulator.name} += tl.sum({name}, 1)")
+            return
+        for accumulator in accumulators:
+            chunk = accumulator.chunk
+            assert chunk is not None
+            with kernel.loop("number", f"for {{}} in range({chunk.used}):") as number:
+                index = Index(f"element {number}")
+                kernel.define(index, Value(number))
+                one = simplify(element(value, add(index, Literal(chunk.start))))
+                one = arrange(one, kernel.axes_of)
+                kernel.share([one])
+                part = f"tl.sum({self.tiles.masked(one, visible)}, 1)"
+                part = kernel.assign("part", Value(part)).text
+                chosen = f"(tl.arange(0, {chunk.width}) == {number})[None, :]"
+                kernel.line(f"{accumulator.name} += tl.where({chosen}, {part}[:, None], 0.0)")
+
+    def _add_product(
+        self,
+        values: str,
+        source: Source,
+        accumulators: tuple[Accumulator, ...],
+        tile: KeyTile,
+        present: str,
+    ) -> None:
+        kernel = self.kernel
+        dtype = kernel.specialization.dtype
+        precision = precision_of(kernel)
+        in_float32 = dtype is DType.FLOAT16 and source.name != "out.gradient"
+        if in_float32:
+            # Gradients of scores have no bounds that half precision keeps; its digits suffice.
+            precision = ', input_precision="tf32"'
+        elif dtype is not DType.FLOAT32:
+            values = f"{values}.to({TRITON_TYPES[dtype]})"
+        for accumulator, chunk in zip(accumulators, chunks_of(source, kernel), strict=True):
+            vectors = self.tiles.load_other(source, chunk, tile, present)
+            if in_float32:
+                vectors = f"{vectors}.to(tl.float32)"
+            name = accumulator.name
+            kernel.line(f"{name} = tl.dot({values}, {vectors}, {name}{precision})")
+
+    # Vectors that are not finite -------------------------------------------------------------
+
+    def _products(self) -> list[tuple[tuple[Accumulator, ...], Expression, Source]]:
+        """The sums of products of values with vectors, which hidden vectors may spoil."""
+        return [
+            (accumulators, value, source)
+            for one, accumulators in self.sums
+            for value, source in one.terms
+            if source is not None
+        ]
+
+    def _write_repair(self) -> None:
+        kernel, places, few = self.kernel, self.places, self.few_tokens
+        spoiled = [
+            accumulators
+            for one, accumulators in self.sums
+            if any(source is not None for _, source in one.terms)
+        ]
+        if not spoiled:
+            return
+        kernel.line("# A hidden vector that is not finite has spoiled the sums: 0 · NaN is NaN.")
+        flat = [accumulator for accumulators in spoiled for accumulator in accumulators]
+        condition = write_test(kernel, [one.name for one in flat])
+
+        def add_visible(kind: Kind, block: Block) -> None:
+            header = f"for {{}} in tl.range(0, BLOCK_N, {few}, num_stages=1):"
+            with kernel.loop("first", header) as first:
+                self._add_visible(places.begin_few(block, first), first, lanes.text)
+
+        with kernel.inside(f"if {condition}:"), places.few_keys(few) as lanes:
+            for accumulator in flat:
+                kernel.line(f"{accumulator.name} = {_zeros(accumulator.chunk)}")
+            places.write_loop(Kind.PARTIAL, add_visible, pipelined=False)
+
+    def _add_visible(self, tile: KeyTile, first: str, lanes: str) -> None:
+        """What the visible pairs of few tokens, from a block's token number `first` on, add to the
+        spoiled sums; `lanes` counts these tokens."""
+        kernel, places = self.kernel, self.places
+        self.tiles.write_products(tile, "")
+        visible = self.tiles.visible(tile)
+        values = self._name_values(visible)
+        spoiled = {id(accumulators) for accumulators, _, _ in self._products()}
+        for one, accumulators in self.sums:
+            if id(accumulators) not in spoiled:
+                continue
+            for value, source in one.terms:
+                if source is None:
+                    self._add_values(value, values.get(value, ""), accumulators, visible)
+                    continue
+                weighted = WeightedTile(
+                    values[value],
+                    visible,
+                    lanes,
+                    places.key_count(tile, first, self.few_tokens),
+                    lambda token: places.key_number(tile, first, token),
+                )
+                parts = [
+                    (accumulator.name, chunk, elements(kernel, chunk))
+                    for accumulator, chunk in zip(
+                        accumulators, chunks_of(source, kernel), strict=True
+                    )
+                ]
+                where = self.tiles.source(source.name, own=False)
+                write_product_of_visible(kernel, weighted, where, parts)
+
+    # The end ---------------------------------------------------------------------------------
+
+    def _write_results(self) -> None:
+        kernel, places = self.kernel, self.places
+        kernel.line("")
+        exists = kernel.assign("token_exists", Value(places.row_exists())).text
+        first = places.first_key if self.tiles.of_keys else places.first_row
+        for one, accumulators in self.sums:
+            out = tokens(kernel, one.buffer.name, "h", first, places.step)
+            start = kernel.assign("sums", Value(out.tile_pointer(places.query_start))).text
+            for accumulator in accumulators:
+                chunk = accumulator.chunk
+                if chunk is None:
+                    address = f"{start} + {places.row_lane} * {out.local_stride}"
+                    kernel.line(f"tl.store({address}, {accumulator.name}, mask={exists})")
+                    continue
+                lanes = f"tl.arange(0, {chunk.width})"
+                element_of = f"{chunk.start} + {lanes}" if chunk.start else lanes
+                there = f"{places.row_lane}[:, None] * {out.local_stride}"
+                mask = f"{exists}[:, None]"
+                if chunk.used != chunk.width:
+                    mask = f"{mask} & ({lanes} < {chunk.used})[None, :]"
+                address = f"{start} + ({there} + ({element_of})[None, :])"
+                kernel.line(f"tl.store({address}, {accumulator.name}, mask={mask})")
+
+
+def precision_of(kernel: Kernel) -> str:
+    """Single precision stays single precision: no rounding to tf32 behind the user's back."""
+    is_single = kernel.specialization.dtype is DType.FLOAT32
+    return ', input_precision="ieee"' if is_single else ""
+
+
+def _zeros(chunk: Chunk | None) -> str:
+    width = "" if chunk is None else f", {chunk.width}"
+    return f"tl.zeros([BLOCK_M{width}], tl.float32)"
+
+
+def _called(source: Source | None) -> str:
+    """What the values are called that are multiplied by a vector."""
+    if source is None:
+        return "summands"
+    return "weights" if source.name == "out.gradient" else "score_gradients"

@@ -1,0 +1,114 @@
+"""The backward on a GPU, or under Triton's interpreter: a program for each stage of a plan whose
+stages sum over one side alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from attndsl.codegen import triton as emitter
+from attndsl.codegen.program import Program, Specialization, Tile
+from attndsl.evaluate import evaluate_size
+from attndsl.planner.block_map import Table
+from attndsl.planner.plan import Fold, PairStage, PairSums, Plan, is_transposed, written_buffers
+from attndsl.records import dataclass
+from attndsl.runtime.arguments import BUFFER_DTYPES, Call
+from attndsl.runtime.block_tables import BlockTables
+from attndsl.runtime.triton import GpuProgram, InterpretedProgram
+from attndsl.runtime.triton_compile import choose_stage
+from attndsl.runtime.triton_source import load_module
+
+if TYPE_CHECKING:
+    from attndsl.runtime.execution import Launcher
+
+
+def build(
+    plan: Plan, specialization: Specialization, target: str, tile: Tile | None = None
+) -> TritonBackward:
+    """What runs a plan that is `by_side`. Where Triton interprets, `tile` is that of every stage.
+
+    Raises `AttnError` as `compile_ahead` does, and A083 where no tile of a stage fits.
+    """
+    import triton
+
+    stages = {}
+    for number, stage in enumerate(plan.stages):
+        if isinstance(stage, Fold):
+            continue
+        launcher: Launcher
+        if triton.knobs.runtime.interpret:
+            chosen = tile or emitter.stage_tiles(stage, specialization, target)[0]
+            program = emitter.emit_stage(plan, number, specialization, chosen, target)
+            launcher = InterpretedProgram(program, load_module(program))
+        else:
+            program, binaries = choose_stage(plan, number, specialization, target)
+            launcher = GpuProgram(program, binaries)
+        table = None
+        if isinstance(stage, PairStage):
+            table = _table(stage, program.tile, plan.attention.axes)
+        stages[number] = BuiltStage(program, launcher, table)
+    return TritonBackward(plan, stages)
+
+
+@dataclass(frozen=True)
+class BuiltStage:
+    """A stage's program, what launches it, and the block lists of a map not in closed form."""
+
+    program: Program
+    launcher: Launcher
+    table: BlockTables | None
+
+
+@dataclass(frozen=True)
+class TritonBackward:
+    """Runs programs stage by stage; what is folded, torch adds up."""
+
+    plan: Plan
+    stages: Mapping[int, BuiltStage]
+
+    def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Backward`."""
+        from attndsl.runtime.tiled import call_of
+        from attndsl.runtime.tiled_backward import fold
+
+        device, sizes = tensors["q"].device, call.sizes
+        arrays = dict(tensors)
+        for number, stage in enumerate(self.plan.stages):
+            if isinstance(stage, Fold):
+                arrays[stage.buffer.name] = fold(call_of(self.plan, call, arrays), stage, self.plan)
+                continue
+            built = self.stages[number]
+            allocate = torch.zeros if _adds(stage) else torch.empty
+            for buffer in written_buffers(stage):
+                shape = [evaluate_size(size, sizes) for size in buffer.dimensions]
+                dtype = BUFFER_DTYPES[built.program.buffer_dtype(buffer)]
+                arrays[buffer.name] = allocate(shape, dtype=dtype, device=device)
+            table = None
+            if built.table is not None:
+                read = {name: tensors[name] for name in built.table.reads}
+                table = built.table.get(read, sizes, device)
+            built.launcher.launch(arrays, sizes, call.scale, table)
+        return {name: arrays[buffer] for name, buffer in self.plan.gradients}
+
+
+def _adds(stage: object) -> bool:
+    """Whether a stage leaves numbers as they are, of tokens or pairs that none of its tiles has."""
+    return isinstance(stage, PairSums) and (stage.stripes is not None or bool(stage.elements))
+
+
+def _table(stage: PairStage, tile: Tile, axes: tuple[str, ...]) -> BlockTables | None:
+    match stage.block_map:
+        case Table() as table:
+            return BlockTables(
+                stage.mask,
+                table,
+                axes,
+                tile.block_m,
+                tile.block_n,
+                transposed=is_transposed(stage),
+            )
+    return None
