@@ -71,7 +71,8 @@ class Entry:
 
     `grid` is over run-time sizes (GPU only); CPU entries loop over everything themselves.
     `over_pairs` says that it runs over tiles of the score matrix, so that the program's `tile` and
-    its launch parameters are meant for it.
+    its launch parameters are meant for it. A kernel with `turns`, over sizes too, is launched as
+    often, one launch after the other, each with its number as the size `turn`.
     """
 
     stage: int
@@ -79,6 +80,7 @@ class Entry:
     arguments: tuple[Argument, ...]
     grid: tuple[Expression, ...] = ()
     over_pairs: bool = True
+    turns: Expression | None = None
 
 
 @dataclass(frozen=True)

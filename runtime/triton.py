@@ -7,7 +7,8 @@ wrongly.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,9 @@ class InterpretedProgram:
         for entry in self.program.entries:
             function = getattr(self.module, entry.function)
             grid = grid_of(entry, sizes)
-            if 0 not in grid:
-                function[grid](*(values.of(argument) for argument in entry.arguments))
+            for turn in values.turns(entry):
+                if 0 not in grid:
+                    function[grid](*(turn.of(argument) for argument in entry.arguments))
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ class GpuProgram:
         with torch.cuda.device(tensors["out"].device):
             for binary in self.binaries.kernels:
                 grid = grid_of(binary.entry, sizes)
-                if 0 not in grid:
-                    arguments = (values.of(argument) for argument in binary.entry.arguments)
-                    binary.kernel[grid](*arguments)
+                for turn in values.turns(binary.entry):
+                    if 0 not in grid:
+                        arguments = (turn.of(argument) for argument in binary.entry.arguments)
+                        binary.kernel[grid](*arguments)
             values.copy_back(tensors["out"])
 
 
@@ -116,6 +119,16 @@ class Values:
         self._sizes = sizes
         self._scale = scale
         self._table = table or {}
+
+    def turns(self, entry: Entry) -> Iterator[Values]:
+        """The arguments of each turn of a kernel."""
+        if entry.turns is None:
+            yield self
+            return
+        for number in range(evaluate_size(entry.turns, self._sizes)):
+            turn = copy(self)
+            turn._sizes = {**self._sizes, "turn": number}
+            yield turn
 
     def of(self, argument: Argument) -> Any:
         match argument.kind:

@@ -14,7 +14,18 @@ from attndsl.codegen import triton as emitter
 from attndsl.codegen.program import Program, Specialization, Tile
 from attndsl.evaluate import evaluate_size
 from attndsl.planner.block_map import Table
-from attndsl.planner.plan import Fold, PairStage, PairSums, Plan, is_transposed, written_buffers
+from attndsl.planner.own_elements import own_axes
+from attndsl.planner.plan import (
+    Buffer,
+    ElementSum,
+    Fold,
+    PairStage,
+    PairSums,
+    Plan,
+    Stage,
+    is_transposed,
+    written_buffers,
+)
 from attndsl.records import dataclass
 from attndsl.runtime.arguments import BUFFER_DTYPES, Call
 from attndsl.runtime.block_tables import BlockTables
@@ -83,7 +94,7 @@ class TritonBackward:
                 continue
             built = self.stages[number]
             allocate = torch.zeros if _adds(stage) else torch.empty
-            for buffer in written_buffers(stage):
+            for buffer in (*written_buffers(stage), *_parts(stage, built.program)):
                 shape = [evaluate_size(size, sizes) for size in buffer.dimensions]
                 dtype = BUFFER_DTYPES[built.program.buffer_dtype(buffer)]
                 arrays[buffer.name] = allocate(shape, dtype=dtype, device=device)
@@ -92,7 +103,37 @@ class TritonBackward:
                 read = {name: tensors[name] for name in built.table.reads}
                 table = built.table.get(read, sizes, device)
             built.launcher.launch(arrays, sizes, call.scale, table)
+            if isinstance(stage, PairSums):
+                for one, buffer in zip(stage.elements, _parts(stage, built.program), strict=False):
+                    arrays[one.buffer.name] = added(one, arrays.pop(buffer.name), sizes)
         return {name: arrays[buffer] for name, buffer in self.plan.gradients}
+
+
+def _parts(stage: Stage, program: Program) -> tuple[Buffer, ...]:
+    """What the stage's programs leave of the sums for the elements of an input."""
+    if not isinstance(stage, PairSums):
+        return ()
+    names = {f"{one.buffer.name}.parts" for one in stage.elements}
+    return tuple(buffer for buffer in program.buffers if buffer.name in names)
+
+
+def added(one: ElementSum, parts: Tensor, sizes: Mapping[str, int]) -> Tensor:
+    """The sums, of which `parts` are `[programs, …]`: a head's programs follow one another."""
+    axes = own_axes(one)
+    batches, heads, groups = (sizes[name] for name in ("B", "H", "Hkv"))
+    rest = parts.shape[1:]
+    by_head = parts.reshape(batches, heads, -1, *rest).sum(2)
+    named = {name: axis for axis, name in axes.own}
+    if "g" in named:
+        by_head = by_head.reshape(batches, groups, -1, *rest).sum(2)
+    kept = [name for name in ("b", "h", "g") if name in named]
+    if not {"h", "g"} & named.keys():
+        by_head = by_head.sum(1)
+    if "b" not in named:
+        by_head = by_head.sum(0)
+    order = [named[name] for name in kept]
+    order += [axis for axis in range(len(one.buffer.dimensions)) if axis not in order]
+    return by_head.permute([order.index(axis) for axis in range(len(order))]).contiguous()
 
 
 def _adds(stage: object) -> bool:

@@ -11,8 +11,9 @@ from attndsl.codegen.triton.attend import AttendWriter
 from attndsl.codegen.triton.configurations import tiles
 from attndsl.codegen.triton.constants import integer, with_known_sizes
 from attndsl.codegen.triton.coordinates import resolved
+from attndsl.codegen.triton.element_sums import ElementSumWriter, parts_of, turns_of
 from attndsl.codegen.triton.functions import HELPERS
-from attndsl.codegen.triton.grid_spans import axis_spans, program_count
+from attndsl.codegen.triton.grid_spans import axis_spans, class_count, tile_count
 from attndsl.codegen.triton.kernel import Array, Kernel
 from attndsl.codegen.triton.names import Names
 from attndsl.codegen.triton.pair_sums import PairSumsWriter
@@ -24,6 +25,7 @@ from attndsl.codegen.triton.prepare import (
 )
 from attndsl.codegen.triton.spelling import spell
 from attndsl.codegen.triton.targets import parse_target
+from attndsl.codegen.triton.turns import AllAtOnce, Turns
 from attndsl.codegen.writer import Writer
 from attndsl.diagnostics import InternalError, error
 from attndsl.expression import (
@@ -43,7 +45,6 @@ from attndsl.planner.plan import (
     Attend,
     Buffer,
     Fold,
-    Grid,
     PairStage,
     PairSums,
     Partial,
@@ -133,6 +134,8 @@ class _Emitter:
         """The file with the kernels of these stages of the plan."""
         attention = self.plan.attention
         stages = {number: self.plan.stages[number] for number in numbers}
+        parts = tuple(buffer for one in stages.values() if (buffer := self._parts(one)) is not None)
+        self.arrays |= {one.name: self._array(one) for one in parts}
         names = [self.functions.fresh(self._wanted(stage)) for stage in stages.values()]
         kernels = [self._kernel(stage) for stage in stages.values()]
         writer = Writer(comment="#")
@@ -151,11 +154,23 @@ class _Emitter:
             writer.lines("", "")
             _write_kernel(writer, name, kernel, _describe(stage))
         entries = tuple(
-            Entry(number, name, kernel.arguments, self._grid(stage), isinstance(stage, PairStage))
+            Entry(
+                number,
+                name,
+                kernel.arguments,
+                self._grid(stage),
+                isinstance(stage, PairStage),
+                self._turn_count(stage),
+            )
             for (number, stage), name, kernel in zip(stages.items(), names, kernels, strict=True)
         )
         return Program(
-            self.target, writer.text(), entries, self.buffers, self.specialization, self.tile
+            self.target,
+            writer.text(),
+            entries,
+            (*self.buffers, *parts),
+            self.specialization,
+            self.tile,
         )
 
     def _wanted(self, stage: Stage) -> str:
@@ -167,6 +182,8 @@ class _Emitter:
                 return f"{name}_scan_{buffer.name}"
             case Attend(partial=Partial()):
                 return f"{name}_part"
+            case PairSums(elements=(one,)):
+                return f"{name}_{one.buffer.name}"
             case PairSums(tiles=tiles):
                 return f"{name}_{'keys' if tiles == 'key' else 'queries'}"
         return name
@@ -212,7 +229,14 @@ class _Emitter:
             case PairSums():
                 if stage.grid is None:
                     stage = resolved(stage, axes)
-                PairSumsWriter(kernel, stage, tile=self.tile, comments=self._comments()).write()
+                comments = self._comments()
+                if stage.elements:
+                    parts = self._parts(stage)
+                    ElementSumWriter(
+                        kernel, stage, parts, tile=self.tile, comments=comments
+                    ).write()
+                else:
+                    PairSumsWriter(kernel, stage, tile=self.tile, comments=comments).write()
             case Fold():
                 raise InternalError("the Triton target has no kernel for a fold")
         return kernel
@@ -231,25 +255,47 @@ class _Emitter:
         return comments
 
     def _grid(self, stage: Stage) -> tuple[Expression, ...]:
+        """How many programs the stage's kernel has; a turn, if it takes several."""
         match stage:
-            case Attend(grid=Grid() as grid) | PairSums(grid=Grid() as grid):
-                spans = axis_spans(grid, self.tile.block_m, self.specialization)
-                return (program_count(spans),)
-            case Attend(residue=residue) | PairSums(residue=residue):
-                modulus = 1
-                if residue is not None:
-                    modulus = integer(residue, self.specialization)
-                length: Expression = Size("Lq")
-                if is_transposed(stage):
-                    length = Size("Lk") if stage.stripes is None else stage.stripes.keys
-                blocks = _blocks(_blocks(length, modulus), self.tile.block_m)
-                return (_product(Size("B"), Size("H"), Literal(modulus), blocks),)
+            case Attend() | PairSums():
+                tiles, classes = self._tiles(stage)
+                return (_product(self._turns(stage).programs(tiles), classes),)
             case Prepare(buffer=Buffer(dimensions=dimensions)):
                 blocks = _blocks(dimensions[2], PREPARE_TOKENS)
                 return (_product(dimensions[0], dimensions[1], blocks),)
             case Scan(buffer=Buffer(dimensions=dimensions)):
                 return (_product(*dimensions[:-1]),)
         raise InternalError("the Triton target has no kernel for a fold")
+
+    def _tiles(self, stage: PairStage) -> tuple[Expression, Expression]:
+        """How many tiles each residue class has, and how many classes there are."""
+        if stage.grid is not None:
+            spans = axis_spans(stage.grid, self.tile.block_m, self.specialization)
+            return tile_count(spans), class_count(spans)
+        modulus = 1
+        if stage.residue is not None:
+            modulus = integer(stage.residue, self.specialization)
+        length: Expression = Size("Lq")
+        if is_transposed(stage):
+            length = Size("Lk") if stage.stripes is None else stage.stripes.keys
+        return _blocks(_blocks(length, modulus), self.tile.block_m), Literal(modulus)
+
+    def _turns(self, stage: PairStage) -> Turns:
+        if isinstance(stage, PairSums) and stage.elements:
+            return turns_of(stage, self.specialization)
+        return AllAtOnce()
+
+    def _turn_count(self, stage: Stage) -> Expression | None:
+        if not isinstance(stage, PairSums) or not stage.elements:
+            return None
+        return self._turns(stage).turns(self._tiles(stage)[0])
+
+    def _parts(self, stage: Stage) -> Buffer | None:
+        """Where programs leave parts of an element's sum."""
+        if not isinstance(stage, PairSums) or not stage.elements:
+            return None
+        (programs,) = self._grid(stage)
+        return parts_of(stage, programs)
 
 
 def _row_results(plan: Plan) -> dict[str, Buffer]:
@@ -307,6 +353,8 @@ def _describe(stage: Stage) -> str:
         case Scan(from_end=from_end):
             start = ", from its end" if from_end else ""
             return f"Running sums along the last dimension{start}, fp32."
+        case PairSums(elements=(one,)):
+            return f"{one.buffer.name}: sums over the visible pairs that read an element."
         case PairSums(sums=sums, tiles=tiles):
             written = ", ".join(one.buffer.name for one in sums)
             tokens = "keys" if tiles == "key" else "queries"

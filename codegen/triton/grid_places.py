@@ -18,7 +18,8 @@ from attndsl.codegen.triton.arrange import KEY_LANE, KEY_START, lane_of, start_o
 from attndsl.codegen.triton.grid_loops import BoxLoops
 from attndsl.codegen.triton.grid_spans import ONE, ZERO, AxisSpan, axis_spans, product
 from attndsl.codegen.triton.kernel import Kernel
-from attndsl.codegen.triton.places import Block, Body, KeyTile, define_head
+from attndsl.codegen.triton.places import Block, Body, KeyTile
+from attndsl.codegen.triton.turns import AllAtOnce, Turns
 from attndsl.codegen.triton.values import Binding, Value, atom
 from attndsl.expression import Coordinate, Expression, Index, Size
 from attndsl.planner.algebra import ceil_divide, floor_divide, modulo, multiply, subtract
@@ -42,8 +43,16 @@ class GridPlaces:
     step = 1
     first_row = first_key = ""
 
-    def __init__(self, kernel: Kernel, grid: Grid, block_map: Product, tile: Tile):
+    def __init__(
+        self,
+        kernel: Kernel,
+        grid: Grid,
+        block_map: Product,
+        tile: Tile,
+        turns: Turns | None = None,
+    ):
         self.kernel = kernel
+        self.turns = turns or AllAtOnce()
         self.spans = axis_spans(grid, tile.block_m, kernel.specialization)
         self.block_n = tile.block_n
         self.key_sides = tile_sides(tile.block_n, len(self.spans))
@@ -58,9 +67,9 @@ class GridPlaces:
         kernel = self.kernel
         tiles = kernel.named(product(one.tiles for one in self.spans), "query_tiles").atom
         program = kernel.assign("program", Value("tl.program_id(0)")).text
+        place, number = self.turns.split(kernel, program, tiles)
         kernel.line("# The last queries come first: under a causal mask they take longest.")
-        tile = kernel.assign("query_tile", Value(f"{tiles} - 1 - {program} % {tiles}")).text
-        number = f"{program} // {tiles}"
+        tile = kernel.assign("query_tile", Value(f"{tiles} - 1 - {place}")).text
         for span in reversed(self.spans):
             if span.has_classes:
                 number = kernel.assign("number", Value(number)).text
@@ -68,7 +77,7 @@ class GridPlaces:
                 residue = kernel.assign(f"residue_{span.axis.name}", Value(f"{number} % {modulus}"))
                 kernel.define(_residue(span), residue)
                 number = f"{number} // {modulus}"
-        define_head(kernel, number)
+        self.turns.define_head(kernel, number)
         self._write_extent(tile)
         self._write_rows()
 

@@ -92,12 +92,14 @@ def axis_spans(grid: Grid, block_m: int, specialization: Specialization) -> tupl
     return tuple(spans)
 
 
-def program_count(spans: tuple[AxisSpan, ...]) -> Expression:
-    """How many programs a stage over a grid has: none without queries."""
-    classes = product([one.modulus for one in spans])
-    tiles = product([one.tiles for one in spans])
-    heads = product([Size("B"), Size("H"), minimum(Size("Lq"), ONE)])
-    return product([heads, classes, tiles])
+def tile_count(spans: tuple[AxisSpan, ...]) -> Expression:
+    """How many tiles of queries each choice of classes has: none without queries."""
+    return product([minimum(Size("Lq"), ONE), *(one.tiles for one in spans)])
+
+
+def class_count(spans: tuple[AxisSpan, ...]) -> Expression:
+    """How many choices of a residue class an axis there are."""
+    return product([one.modulus for one in spans])
 
 
 def product(factors: Iterable[Expression]) -> Expression:

@@ -34,6 +34,7 @@ from attndsl.codegen.triton.tokens import (
     load,
     tokens,
 )
+from attndsl.codegen.triton.turns import Turns
 from attndsl.codegen.triton.values import Binding, Value, infix, spread
 from attndsl.expression import (
     QUERY_OPERANDS,
@@ -63,9 +64,17 @@ class PairTiles:
     `comments` are the spec's own words.
     """
 
-    def __init__(self, kernel: Kernel, stage: PairSums, *, tile: Tile, comments: dict[str, str]):
+    def __init__(
+        self,
+        kernel: Kernel,
+        stage: PairSums,
+        *,
+        tile: Tile,
+        comments: dict[str, str],
+        turns: Turns | None = None,
+    ):
         self.kernel, self.stage = kernel, stage
-        self.places = places_of(kernel, stage, tile)
+        self.places = places_of(kernel, stage, tile, turns)
         self.of_keys = is_transposed(stage)
         self.comments = comments
         self._own: dict[tuple[str, Chunk], str] = {}

@@ -15,6 +15,7 @@ from attndsl.codegen.triton.arrange import KEY_LANE, KEY_START
 from attndsl.codegen.triton.block_loops import BlockLoops
 from attndsl.codegen.triton.kernel import Kernel
 from attndsl.codegen.triton.tokens import Chunk
+from attndsl.codegen.triton.turns import AllAtOnce, Turns
 from attndsl.codegen.triton.values import Binding, Value
 from attndsl.expression import Index, Size
 from attndsl.planner.block_map import BlockMap, Kind
@@ -87,9 +88,10 @@ class Places(Protocol):
 class LinePlaces:
     """Consecutive positions, or those that are congruent modulo `step`."""
 
-    def __init__(self, kernel: Kernel, block_map: BlockMap, step: int):
+    def __init__(self, kernel: Kernel, block_map: BlockMap, step: int, turns: Turns | None = None):
         self.kernel = kernel
         self.step = step
+        self.turns = turns or AllAtOnce()
         self.first_row = self.first_key = ""
         self.loops = BlockLoops(kernel, block_map)
 
@@ -99,9 +101,10 @@ class LinePlaces:
         longest = length if self.step == 1 else f"tl.cdiv({length}, {self.step})"
         blocks = kernel.assign("query_blocks", Value(f"tl.cdiv({longest}, BLOCK_M)")).text
         program = kernel.assign("program", Value("tl.program_id(0)")).text
+        tile, number = self.turns.split(kernel, program, blocks)
         kernel.line("# The last queries come first: under a causal mask they take longest.")
-        block = kernel.assign("query_block", Value(f"{blocks} - 1 - {program} % {blocks}")).text
-        self._write_number(f"{program} // {blocks}")
+        block = kernel.assign("query_block", Value(f"{blocks} - 1 - {tile}")).text
+        self._write_number(number)
         kernel.define(Index("Q"), Value(block))
         kernel.define(Index("query_blocks"), Value(blocks))
         self._write_rows(block)
@@ -115,7 +118,7 @@ class LinePlaces:
             residue = kernel.assign("residue", Value(f"{number} % {self.step}"))
             kernel.define(Index("residue"), residue)
             number = f"{number} // {self.step}"
-        define_head(kernel, number)
+        self.turns.define_head(kernel, number)
 
     def _write_lengths(self) -> tuple[str, str, str]:
         """How many rows and keys there are, in the class, and its offset."""
@@ -206,19 +209,3 @@ class LinePlaces:
 
     def key_number(self, tile: KeyTile, first: str, key: str) -> str:
         return f"({tile.start} + {key})"
-
-
-def define_head(kernel: Kernel, number: str) -> None:
-    """`b`, `h` and `g`, of which `number` is the first two, heads fastest."""
-    heads = kernel.size("H")
-    head = kernel.assign("h", Value(f"{number} % {heads}"))
-    batch = kernel.assign("b", Value(f"{number} // {heads}"))
-    kernel.define(Index("b"), batch)
-    kernel.define(Index("h"), head)
-    define_group(kernel)
-
-
-def define_group(kernel: Kernel) -> None:
-    """`g`, the key head of query head `h`."""
-    heads, groups = kernel.size("H"), kernel.size("Hkv")
-    kernel.define_lazily(Index("g"), "g", Value(f"h // ({heads} // {groups})"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from attndsl.codegen.triton.constants import integer, with_known_sizes
 from attndsl.codegen.triton.coordinates import without_coordinates
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
-from attndsl.codegen.triton.places import define_group
 from attndsl.codegen.triton.reductions import lane_index, padded
 from attndsl.codegen.triton.scalarize import element
 from attndsl.codegen.triton.tokens import CALLER, TRITON_TYPES, tokens
+from attndsl.codegen.triton.turns import define_group
 from attndsl.codegen.triton.values import Binding, Value, infix, spread
 from attndsl.expression import INT, QUERY_OPERANDS, Expression, Index, Operand, Vector, walk
 from attndsl.planner.plan import Prepare, Scan

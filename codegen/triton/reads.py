@@ -34,14 +34,7 @@ def read(kernel: Kernel, node: Read) -> Value:
     array = kernel.arrays[node.name]
     if not isinstance(node.type, Scalar) or len(node.indices) != len(array.dimensions):
         raise InternalError(f"`{node.name}` is read as a whole where one element is needed")
-    pointer = Value(kernel.tensor(array.name, array.dtype))
-    reached = 0
-    for depth, offset in _offsets(kernel, array, node.indices):
-        if depth > reached and pointer.binding is not Binding.ATOM:
-            with kernel.at_depth(reached):
-                pointer = kernel.assign(f"{array.name}_pointer", pointer)
-        reached = max(depth, reached)
-        pointer = infix("+", Binding.SUM, pointer, offset)
+    pointer = address(kernel, array, node.indices)
     loaded = Value(f"tl.load({pointer.text})", pointer.axes)
     if array.element is BOOL:
         loaded = infix("!=", Binding.COMPARE, loaded, Value("0"))
@@ -50,13 +43,26 @@ def read(kernel: Kernel, node: Read) -> Value:
     return value
 
 
+def address(kernel: Kernel, array: Array, indices: tuple[Expression, ...]) -> Value:
+    """The pointer to an element, its indices clamped."""
+    pointer = Value(kernel.tensor(array.name, array.dtype))
+    reached = 0
+    for depth, offset in _offsets(kernel, array, indices):
+        if depth > reached and pointer.binding is not Binding.ATOM:
+            with kernel.at_depth(reached):
+                pointer = kernel.assign(f"{array.name}_pointer", pointer)
+        reached = max(depth, reached)
+        pointer = infix("+", Binding.SUM, pointer, offset)
+    return pointer
+
+
 def _offsets(
     kernel: Kernel, array: Array, indices: tuple[Expression, ...]
 ) -> list[tuple[int, Value]]:
     """What each index adds to the address and from which depth on, outermost first."""
     offsets = []
     for axis, index in enumerate(indices):
-        inside = _clamped(index, array.dimensions[axis])
+        inside = clamped(index, array.dimensions[axis])
         depth = kernel.depth_of(inside)
         value = kernel.value(inside)
         if value.text == "0":
@@ -68,7 +74,8 @@ def _offsets(
     return sorted(offsets, key=lambda pair: (pair[0], len(pair[1].axes)))
 
 
-def _clamped(index: Expression, dimension: Expression) -> Expression:
+def clamped(index: Expression, dimension: Expression) -> Expression:
+    """The index, within the dimension."""
     match index, dimension:
         case Index(name=name), Size(name=size) if (name, size) in _WITHIN:
             return index

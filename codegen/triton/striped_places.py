@@ -14,6 +14,7 @@ from attndsl.codegen.program import Tile
 from attndsl.codegen.triton.arrange import KEY_LANE, KEY_START
 from attndsl.codegen.triton.kernel import Kernel
 from attndsl.codegen.triton.places import Block, KeyTile, LinePlaces
+from attndsl.codegen.triton.turns import Turns
 from attndsl.codegen.triton.values import Binding, Value
 from attndsl.expression import Index, Size
 from attndsl.planner.block_map import BlockMap, Kind
@@ -58,8 +59,15 @@ def are_far(stripes: Stripes, count: int) -> bool:
 class StripedPlaces(LinePlaces):
     """Consecutive queries, and blocks of the keys that lie in `stripes`."""
 
-    def __init__(self, kernel: Kernel, block_map: BlockMap, stripes: Stripes, tile: Tile):
-        super().__init__(kernel, block_map, 1)
+    def __init__(
+        self,
+        kernel: Kernel,
+        block_map: BlockMap,
+        stripes: Stripes,
+        tile: Tile,
+        turns: Turns | None = None,
+    ):
+        super().__init__(kernel, block_map, 1, turns)
         self.stripes = stripes
         self.block_n = tile.block_n
         self._few_number = ""
