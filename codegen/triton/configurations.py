@@ -33,7 +33,7 @@ from attndsl.expression import (
 from attndsl.functions import FUNCTIONS, Shape
 from attndsl.planner.block_map import BlockMap, Product
 from attndsl.planner.grids import tile_sides
-from attndsl.planner.plan import Attend, PairSums, Plan, Stage
+from attndsl.planner.plan import Attend, Plan
 
 _NARROW = 64  # the widest vector that counts as narrow
 _LARGE = 2048  # pairs of a tile for each warp: what only simple scores leave registers for
@@ -71,7 +71,7 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
     if widest > 128 or (stage.grid is not None and gpu.generation >= 90 and widest > _NARROW):
         return _BROAD[gpu.kind]
     table = _FORWARD_NARROW if widest <= _NARROW else _FORWARD_WIDE
-    efficient = _fewest_keys(stage.block_map, table[_family(gpu)])
+    efficient = _fewest_keys(stage.block_map, table[family_of(gpu)])
     candidates = tuple(dict.fromkeys((*efficient, *_SMALL[gpu.kind])))
     pairs = _most_pairs(stage, widest, gpu)
     return tuple(
@@ -80,14 +80,6 @@ def tiles(plan: Plan, specialization: Specialization, target: str) -> tuple[Tile
         if one.block_m * one.block_n < pairs * one.warps
         and _shared(stage, one, widest) <= gpu.shared
     )
-
-
-def stage_tiles(stage: Stage, specialization: Specialization, target: str) -> tuple[Tile, ...]:
-    """Candidates for one stage of a backward. Of tiles of keys, `block_m` are the keys."""
-    gpu = parse_target(target)
-    if not isinstance(stage, PairSums):
-        return (Tile(64, 32, 4, 1),)
-    return _SMALL[gpu.kind]
 
 
 def _fewest_keys(block_map: BlockMap, candidates: tuple[Tile, ...]) -> tuple[Tile, ...]:
@@ -201,7 +193,8 @@ def _reads_vectors(score: Expression) -> bool:
     return any(not isinstance(node.type, Scalar) for node in walk(score))
 
 
-def _family(gpu: GpuTarget) -> str:
+def family_of(gpu: GpuTarget) -> str:
+    """The kind of GPU that tiles are listed for."""
     if gpu.kind == "hip":
         return "hip"
     if gpu.generation >= 100:

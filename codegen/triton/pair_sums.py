@@ -16,7 +16,6 @@ from attndsl.codegen.triton.kernel import Kernel, pointer_to
 from attndsl.codegen.triton.normalizers import spread_to_tile
 from attndsl.codegen.triton.places import Block, KeyTile
 from attndsl.codegen.triton.repair import (
-    REPAIRED_KEYS,
     WeightedTile,
     write_product_of_visible,
     write_test,
@@ -48,6 +47,9 @@ from attndsl.expression import (
 from attndsl.planner.block_map import Kind
 from attndsl.planner.plan import PairSum, PairSums, Source, is_transposed
 from attndsl.planner.simplify import simplify
+
+# The fewest that matrix products take: several sums wait in registers beside what is repaired.
+_REPAIRED_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ class PairSumsWriter:
         self.kernel, self.stage = kernel, stage
         self.tiles = PairTiles(kernel, stage, tile=tile, comments=comments)
         self.places = self.tiles.places
-        self.few_tokens = min(REPAIRED_KEYS, tile.block_n)
+        self.few_tokens = min(_REPAIRED_TOKENS, tile.block_n)
         self.sums: list[tuple[PairSum, tuple[Accumulator, ...]]] = []
 
     def write(self) -> None:
