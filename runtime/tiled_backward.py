@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attndsl.diagnostics import InternalError
 from attndsl.expression import Call as Function
-from attndsl.expression import Expression, Size
+from attndsl.expression import Expression, Index, Read, Size
 from attndsl.planner.lists import Block
 from attndsl.planner.plan import (
     Attend,
@@ -54,25 +54,34 @@ def run(
 
 
 def fold(call: Call, stage: Fold, backward: Plan) -> Tensor:
-    """Values of many tokens, added up where they belong, in float32."""
-    total = torch.zeros(call.shape(stage.buffer.dimensions), device=call.base.device)
-    for addend in stage.addends:
-        total += call.base.inputs[addend.name]
-    for term in stage.terms:
-        total += _folded(call, term, backward, total)
+    """Values of many tokens, added up where they belong, in float32; in an order that does not
+    vary from run to run."""
+    shape = call.shape(stage.buffer.dimensions)
+    parts = [call.base.inputs[addend.name] for addend in stage.addends]
+    parts += [_folded(call, term, backward, shape) for term in stage.terms]
+    if not parts:
+        return torch.zeros(shape, device=call.base.device)
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
     return total
 
 
-def _folded(call: Call, term: FoldTerm, backward: Plan, like: Tensor) -> Tensor:
+def _folded(call: Call, term: FoldTerm, backward: Plan, target: tuple[int, ...]) -> Tensor:
     names, dimensions = token_grid(term, backward)
-    environment, shape = call.tokens(names, dimensions)
+    shape = call.shape(dimensions)
+    indexed, width = target[: len(term.indices)], target[len(term.indices) :]
     if not all(shape):
-        return torch.zeros_like(like)
+        return torch.zeros(target, device=call.base.device)
+    value = _of_tokens(call, term, names, dimensions)
+    along = _folded_along(term, value, dict(zip(names, shape, strict=True)), call.group, indexed)
+    if along is not None:
+        return along
+    environment, _ = call.tokens(names, dimensions)
     places = [evaluate(index, environment).expand(shape) for index in term.indices]
-    indexed = like.shape[: len(places)]
     # One number for the element of each token; tokens without one have the number past the last.
-    number = torch.zeros(shape, dtype=torch.int64, device=like.device)
-    exists = torch.ones(shape, dtype=torch.bool, device=like.device)
+    number = torch.zeros(shape, dtype=torch.int64, device=call.base.device)
+    exists = torch.ones(shape, dtype=torch.bool, device=call.base.device)
     for place, length in zip(places, indexed, strict=True):
         exists &= (place >= 0) & (place < length)
         number = number * length + place
@@ -80,16 +89,58 @@ def _folded(call: Call, term: FoldTerm, backward: Plan, like: Tensor) -> Tensor:
     for length in indexed:
         count *= length
     number = torch.where(exists, number, count).flatten()
-    value = _flat_value(term.value, environment, shape)
-    width = like.shape[len(places) :]
-    sums = torch.zeros((count + 1, *value.shape[1:]), device=like.device)
-    return sums.index_add_(0, number, value)[:count].reshape((*indexed, *width))
+    value = value.reshape(-1, *value.shape[len(shape) :])
+    sums = torch.zeros((count + 1, *value.shape[1:]), device=call.base.device)
+    if sums.is_cuda:
+        # Sorts, and adds up in order; `index_add_` adds in whatever order threads arrive.
+        sums.index_put_((number,), value, accumulate=True)
+    else:
+        sums.index_add_(0, number, value)
+    return sums[:count].reshape((*indexed, *width))
 
 
-def _flat_value(expression: Expression, environment: Environment, shape: tuple[int, ...]) -> Tensor:
-    value = evaluate(expression, environment)
-    trailing = value.shape[len(shape) :]
-    return value.expand(shape + trailing).reshape(-1, *trailing)
+def _folded_along(
+    term: FoldTerm,
+    value: Tensor,
+    lengths: dict[str, int],
+    group: int,
+    indexed: tuple[int, ...],
+) -> Tensor | None:
+    """A value for each token, of which there are `lengths`, where every index is one of the tokens'
+    own, or the key head of their query head: a sum over the others. None where one is not."""
+    names = list(lengths)
+    kept = [index.name for index in term.indices if isinstance(index, Index)]
+    if "g" in kept and "h" in lengths:
+        position = names.index("h")
+        names.insert(position, "g")
+        lengths = {**lengths, "g": lengths["h"] // group, "h": group}
+        before, after = value.shape[:position], value.shape[position + 1 :]
+        value = value.reshape(*before, lengths["g"], group, *after)
+    is_plain = len(set(kept)) == len(term.indices) and set(kept) <= set(names)
+    if not is_plain or [lengths[name] for name in kept] != list(indexed):
+        return None
+    summed = [axis for axis, name in enumerate(names) if name not in kept]
+    if all(value.shape[axis] == 1 for axis in summed):
+        value = value.squeeze(tuple(summed))
+    else:
+        value = value.sum(summed)
+    order = [name for name in names if name in kept]
+    trailing = range(len(kept), value.dim())
+    return value.permute([*(order.index(name) for name in kept), *trailing]).contiguous()
+
+
+def _of_tokens(
+    call: Call, term: FoldTerm, names: tuple[str, ...], dimensions: tuple[Expression, ...]
+) -> Tensor:
+    """A term's value for every token."""
+    match term.value:
+        case Read(name=name, indices=indices) if indices == tuple(map(Index, names)):
+            whole = call.base.inputs[name]
+            if whole.shape[: len(names)] == call.shape(dimensions):
+                return whole.float()
+    environment, shape = call.tokens(names, dimensions)
+    value = evaluate(term.value, environment)
+    return value.expand(shape + value.shape[len(shape) :])
 
 
 class _PairSums:

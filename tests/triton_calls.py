@@ -71,7 +71,14 @@ class Spoiled:
 def compare_text(
     text: str, dtype: str, sizes: Mapping[str, Any], spoiled: Sequence[Spoiled] = ()
 ) -> Comparison:
-    """The one attention of `text`, interpreted; `sizes` are those of `Shape`, and `scale`.
+    """The one attention of `text`, interpreted; see `call_of_text`."""
+    return run(*call_of_text(text, sizes, spoiled), dtype)
+
+
+def call_of_text(
+    text: str, sizes: Mapping[str, Any], spoiled: Sequence[Spoiled] = ()
+) -> tuple[Attention, Call]:
+    """The one attention of `text`, and a call of it; `sizes` are those of `Shape`, and `scale`.
 
     Float inputs are normal, ints from -9 to 9, bools fair. An input `bad` is NaN and infinities.
     """
@@ -115,7 +122,7 @@ def compare_text(
     arrays = {"q": call.q, "k": call.k, "v": call.v, **inputs}
     for one in spoiled:
         arrays[one.name][one.index] = one.value
-    return run(attention, call, dtype)
+    return attention, call
 
 
 def run(attention: Attention, call: Call, dtype: str, device: str = "cpu") -> Comparison:
