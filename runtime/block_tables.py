@@ -2,9 +2,10 @@
 
 A list is good as long as the tensors that the mask reads hold the same numbers. On a CPU that is
 checked by comparing them with a copy, which is cheap beside any attention and cannot be fooled. On
-a GPU a comparison would wait for the device, so the tensor's identity and torch's version counter
-stand for its contents: every change made through torch is seen. (A kernel of one's own that writes
-through a raw pointer is not; clone the tensor, or call `Kernel.forget_tables`.)
+a GPU a comparison waits for the device, so the tensor's identity and torch's version counter stand
+for its contents: every change made through torch is seen. (A kernel of one's own that writes
+through a raw pointer is not; clone the tensor, or call `Kernel.forget_tables`.) Only a tensor that
+is not the same is compared: waiting takes less than building lists again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class _Contents:
 
     tensor: weakref.ref[Tensor]
     version: int | None
-    copy: Tensor | None
+    copy: Tensor
 
     @staticmethod
     def of(tensor: Tensor) -> _Contents:
@@ -40,17 +41,17 @@ class _Contents:
         return _Contents(
             weakref.ref(tensor),
             tensor._version if by_version else None,
-            None if by_version else tensor.clone(),
+            tensor.clone(),
         )
 
     def same_as(self, tensor: Tensor) -> bool:
-        if self.copy is not None:
-            return (
-                tensor.dtype == self.copy.dtype
-                and tensor.device == self.copy.device
-                and torch.equal(tensor, self.copy)
-            )
-        return self.tensor() is tensor and tensor._version == self.version
+        if self.version is not None and self.tensor() is tensor:
+            return tensor._version == self.version
+        return (
+            tensor.dtype == self.copy.dtype
+            and tensor.device == self.copy.device
+            and torch.equal(tensor, self.copy)
+        )
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class BlockTables:
         # What is built from is what is remembered, even if another thread writes meanwhile.
         contents = tuple(_Contents.of(tensor) for tensor in read)
         arrays = {
-            name: (tensor if seen.copy is None else seen.copy).cpu().numpy()
-            for name, tensor, seen in zip(self._table.inputs, read, contents, strict=True)
+            name: seen.copy.cpu().numpy()
+            for name, seen in zip(self._table.inputs, contents, strict=True)
         }
         table = build_table(
             self._mask,
