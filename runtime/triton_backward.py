@@ -102,7 +102,7 @@ class TritonBackward:
             if built.table is not None:
                 read = {name: tensors[name] for name in built.table.reads}
                 table = built.table.get(read, sizes, device)
-            built.launcher.launch(arrays, sizes, call.scale, table)
+            built.launcher.launch(arrays, call.launch_sizes, call.scale, table)
             if isinstance(stage, PairSums):
                 for one, buffer in zip(stage.elements, _parts(stage, built.program), strict=False):
                     arrays[one.buffer.name] = added(one, arrays.pop(buffer.name), sizes)
