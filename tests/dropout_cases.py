@@ -161,20 +161,32 @@ class Case:
     def gradients(
         self, out_gradient: Array, target: str, dropout: Dropout = DROPOUT
     ) -> dict[str, torch.Tensor]:
-        """By a C++ kernel (`"cpp"`) or in torch."""
+        """By a C++ kernel (`"cpp"`), in torch (`"torch"`) or, where Triton interprets, by kernels
+        of Triton (`"triton"`)."""
         tensors = self.tensors()
         call = self.checked(tensors, dropout)
         tensors |= converted({name: tensors[name] for name in self.inputs}, call)
         results = self.results(out_gradient, dropout)
         tensors |= {name: torch.from_numpy(one).float() for name, one in results.items()}
         wanted = ("q", "k", "v", *(n for n, one in self.inputs.items() if one.dtype == np.float64))
-        cpu = parse_target("cpu")
-        made: Backward = backward_for(
-            self.attention, specialization(call), cpu, wanted, log_sum_exp_gradient=False
-        )
-        if target != "cpp":
-            made = TiledBackward(plan_backward(self.attention, wanted, dropout=True))
-        return made.run(call, tensors)
+        return self._backward(call, wanted, target).run(call, tensors)
+
+    def _backward(self, call: CheckedCall, wanted: tuple[str, ...], target: str) -> Backward:
+        match target:
+            case "cpp":
+                return backward_for(
+                    self.attention,
+                    specialization(call),
+                    parse_target("cpu"),
+                    wanted,
+                    log_sum_exp_gradient=False,
+                )
+            case "torch":
+                return TiledBackward(plan_backward(self.attention, wanted, dropout=True))
+        from attndsl.runtime import triton_backward
+
+        by_side = plan_backward(self.attention, wanted, dropout=True, by_side=True)
+        return triton_backward.build(by_side, specialization(call), "cuda:90", Tile(32, 16, 4, 1))
 
 
 def specialization(call: CheckedCall) -> Specialization:

@@ -56,6 +56,24 @@ def test_kernels_drop_the_same_pairs(name: str, interpreter: Interpreter) -> Non
     np.testing.assert_array_equal(found != 0, kept_pairs(case))
 
 
+def gradients(name: str, out_gradient: Array) -> dict[str, Array]:
+    found = case_of(name).gradients(out_gradient, "triton")
+    return {one: np.float64(array) for one, array in found.items()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SPECS],
+)
+def test_gradients(name: str, interpreter: Interpreter) -> None:
+    case = case_of(name)
+    random = np.random.default_rng(1)
+    out_gradient = np.float64(np.float32(random.normal(size=case.reference().output.shape)))
+    found = interpreter.call(gradients, name, out_gradient)
+    for one, expected in case.exact_gradients(out_gradient).items():
+        assert_close(found[one], expected, 1e-5)
+
+
 def test_a_sink_and_its_value_are_not_dropped(interpreter: Interpreter) -> None:
     found = interpreter.call(output, "sink", False)
     assert_close(found, case_of("sink").reference().output, 3e-6)

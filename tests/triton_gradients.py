@@ -19,6 +19,7 @@ from attndsl.planner.execute import call_of
 from attndsl.planner.execute_sums import execute_backward
 from attndsl.planner.pipeline import plan, plan_backward
 from attndsl.runtime.arguments import check_call, converted
+from attndsl.runtime.options import Options
 from attndsl.runtime.triton_backward import build
 
 Array = np.ndarray[Any, Any]
@@ -110,9 +111,7 @@ def gradients(
         attention,
         {"v": None, **operands},
         inputs,
-        scale=call.scale,
-        offset=shape.offset,
-        grid=shape.grid,
+        Options(call.scale, shape.offset, shape.grid),
     )
     tensors = {
         name: torch.from_numpy(array).to(dtype if name == "out" else torch.float32)
