@@ -51,6 +51,7 @@ class KeyPlaces(LinePlaces):
         bounded = f"tl.minimum(tl.arange(0, BLOCK_M), {keys} - 1 - {start})"
         lane = kernel.assign("key_lane", Value(bounded, "m")).text
         self.query_start, self.row_lane = start, lane
+        kernel.first_key = Index("j_first") if self.step == 1 else None
         kernel.define_lazily(Index("j"), "j", Value(f"{start} + {lane}", "m", Binding.SUM))
         kernel.define(Index("j_first"), Value(start))
         last = f"tl.minimum({start} + BLOCK_M, {keys}) - 1"
