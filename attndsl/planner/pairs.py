@@ -22,7 +22,7 @@ def map_pairs(stage: Pairs, function: Callable[[Expression], Expression]) -> Pai
             stage,
             score=function(stage.score),
             normalizer=map_normalizer(stage.normalizer, function),
-            kept=None if stage.kept is None else _same_kind(stage.kept, function),
+            kept=None if stage.kept is None else Kept(tuple(map(function, stage.kept.indices))),
         )
     return dataclasses.replace(
         stage,
@@ -40,11 +40,6 @@ def map_pairs(stage: Pairs, function: Callable[[Expression], Expression]) -> Pai
             for one in stage.elements
         ),
     )
-
-
-def _same_kind(kept: Kept, function: Callable[[Expression], Expression]) -> Kept:
-    """Nothing replaces the leaf itself."""
-    return Kept(tuple(map(function, kept.indices)))
 
 
 def pair_expressions(stage: PairStage) -> Iterator[Expression]:
