@@ -60,7 +60,7 @@ def test_kernels_drop_the_same_pairs(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), some({("sink", "avx2"), ("classes", "portable")}, WIDTHS)
+    ("name", "width"), some({("sink", "avx2"), ("sigmoid", "portable")}, WIDTHS)
 )
 def test_narrow_vectors_drop_the_same_pairs(
     name: str, width: str, monkeypatch: pytest.MonkeyPatch
@@ -75,7 +75,7 @@ def test_few_queries_drop_the_same_pairs(name: str, queries: int) -> None:
     check_forward(name, queries)
 
 
-@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("name", ["softmax", pytest.param("sigmoid", marks=pytest.mark.slow)])
 def test_kernels_in_bfloat16_drop_the_same_pairs(name: str) -> None:
     weights = case_of(name, one_hot=True)
     found = weights.compiled(dtype=torch.bfloat16).float().numpy()
@@ -94,7 +94,7 @@ def test_torch_drops_the_same_pairs(name: str) -> None:
     ("name", "target"),
     some(
         {(name, "torch") for name in SPECS}
-        | {(name, "cpp") for name in ("sink", "sigmoid", "sum", "classes", "grid")},
+        | {(name, "cpp") for name in ("sink", "sigmoid", "classes", "grid")},
         ("cpp", "torch"),
     ),
 )
