@@ -36,7 +36,7 @@ SPECS = {
         "input sink: float[H]\ninput held: float[H, Dv]\n"
         "mask = causal\nnormalize = softmax(sink = sink[h], value = held[h])"
     ),
-    "sigmoid": "score = dot(q, k) * scale - 1.0\nmask = causal\nnormalize = sigmoid",
+    "sigmoid": "score = dot(q, k) * scale - 1.0\nmask = abs(i - j) <= 30\nnormalize = sigmoid",
     "sum": "score = dot(q, k) ** 2\nnormalize = sum",
     "classes": "mask = causal and (i - j) % 3 == 0",
     "grid": "axes y, x\nmask = neighborhood(5, 1)",

@@ -25,6 +25,7 @@ attention sunk {
     normalize = softmax(sink = sink[h], value = held[h])
 }
 """
+PLAIN = "attention plain { mask = causal }"
 P, SEED = 0.2, 987654321987654321
 
 
@@ -227,7 +228,7 @@ def test_a_seed_that_is_a_number_is_compiled_too() -> None:
 def test_the_backward_drops_what_the_forward_did(compiled: bool) -> None:
     """The output is linear in v, by the very weights that the gradient of v is a sum of."""
     torch._dynamo.reset()
-    kernel = Kernel(attention_of("attention plain { mask = causal }"))
+    kernel = Kernel(attention_of(PLAIN))
 
     def attend(*given: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = kernel(*given, dropout=0.5)
@@ -243,7 +244,7 @@ def test_the_backward_drops_what_the_forward_did(compiled: bool) -> None:
 
 
 def test_slices_of_a_batch_choose_whether_they_share_a_seed() -> None:
-    kernel = Kernel(attention_of("attention plain { mask = causal }"))
+    kernel = Kernel(attention_of(PLAIN))
     q, k, v = (arguments()[name].detach() for name in "qkv")
     twice = torch.stack([q, q])
 
@@ -270,7 +271,7 @@ def test_under_autocast() -> None:
 
 
 def test_without_a_compiler_the_same_pairs_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = case_of("softmax")
+    case = case_of("sink")
     tensors = {name: one.requires_grad_() for name, one in case.tensors().items()}
     options = {"dropout": DROPOUT.probability, "seed": DROPOUT.seed}
 
