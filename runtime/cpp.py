@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from attndsl.codegen.program import Argument, ArgumentKind, Entry, Program
-from attndsl.diagnostics import InternalError
+from attndsl.codegen.program import ArgumentKind, Entry, Program
 from attndsl.expression import OPERANDS
 from attndsl.runtime.cache import default_cache, key_of
 from attndsl.runtime.cpp_compiler import find_compiler, processor_features
@@ -110,7 +109,25 @@ class _Launch:
             for one in entry.arguments
             if one.kind == ArgumentKind.TENSOR and one.name in OPERANDS
         ]
-        self._readers = [_reader(one) for one in entry.arguments]
+        # Where what comes from where goes. This runs at every call: a tensor is asked for its
+        # strides once.
+        self._values: list[int | float] = [0] * len(entry.arguments)
+        self._tensors: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
+        self._table: list[tuple[int, str]] = []
+        self._sizes: list[tuple[int, str]] = []
+        self._scales: list[int] = []
+        for place, one in enumerate(entry.arguments):
+            match one.kind:
+                case ArgumentKind.TENSOR:
+                    self._tensors.setdefault(one.name, ([], []))[0].append(place)
+                case ArgumentKind.STRIDE:
+                    self._tensors.setdefault(one.name, ([], []))[1].append((place, one.axis))
+                case ArgumentKind.SIZE:
+                    self._sizes.append((place, one.name))
+                case ArgumentKind.SCALE:
+                    self._scales.append(place)
+                case ArgumentKind.TABLE:
+                    self._table.append((place, one.name))
 
     def __call__(
         self,
@@ -123,29 +140,22 @@ class _Launch:
             tensor = tensors[name]
             if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
                 tensors = {**tensors, name: tensor.contiguous()}
-        values = [reader(tensors, sizes, scale, table) for reader in self._readers]
+        values = self._values.copy()
+        for name, (addresses, strides) in self._tensors.items():
+            tensor = tensors[name]
+            for place in addresses:
+                values[place] = tensor.data_ptr()
+            if strides:
+                steps = tensor.stride()
+                for place, axis in strides:
+                    values[place] = steps[axis]
+        for place, name in self._sizes:
+            values[place] = sizes[name]
+        for place, name in self._table:
+            values[place] = table[name].data_ptr()
+        for place in self._scales:
+            values[place] = scale
         self._function(self._pack(*values))
-
-
-_Reader = Callable[
-    [Mapping[str, Tensor], Mapping[str, int], float, Mapping[str, Tensor]], int | float
-]
-
-
-def _reader(argument: Argument) -> _Reader:
-    name, axis = argument.name, argument.axis
-    match argument.kind:
-        case ArgumentKind.TENSOR:
-            return lambda tensors, sizes, scale, table: tensors[name].data_ptr()
-        case ArgumentKind.STRIDE:
-            return lambda tensors, sizes, scale, table: tensors[name].stride(axis)
-        case ArgumentKind.SIZE:
-            return lambda tensors, sizes, scale, table: sizes[name]
-        case ArgumentKind.SCALE:
-            return lambda tensors, sizes, scale, table: scale
-        case ArgumentKind.TABLE:
-            return lambda tensors, sizes, scale, table: table[name].data_ptr()
-    raise InternalError(f"an argument of unknown kind {argument.kind}")
 
 
 __all__: Sequence[str] = ("CompiledProgram", "build", "build_into", "built_directory", "load")
