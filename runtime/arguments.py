@@ -148,7 +148,7 @@ def check_axes(axes: tuple[str, ...], named: Iterable[object]) -> None:
 
 def check_names(attention: Attention, inputs: Iterable[str]) -> None:
     """Raises `AttnError` A071 for an input that is missing, A072 for one that is not declared."""
-    declared = [declaration.name for declaration in attention.inputs]
+    known = [declaration.name for declaration in attention.inputs]
     problems: list[Diagnostic] = []
     for declaration in attention.inputs:
         if declaration.name not in inputs:
@@ -158,13 +158,13 @@ def check_names(attention: Attention, inputs: Iterable[str]) -> None:
                     f"`{attention.name}` needs the input `{declaration.name}`",
                     declaration.span,
                     "declared here",
-                    f"pass a tensor by name: `{declaration.name}=…`, {_declared(declaration)}",
+                    f"pass a tensor by name: `{declaration.name}=…`, {declared(declaration)}",
                 )
             )
     for name in inputs:
-        if name not in declared:
-            near = difflib.get_close_matches(name, declared, 1)
-            takes = ", ".join(f"`{one}`" for one in declared) or "none"
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            takes = ", ".join(f"`{one}`" for one in known) or "none"
             advice = f"did you mean `{near[0]}`?" if near else f"its inputs: {takes}"
             problems.append(
                 Diagnostic("A072", f"`{attention.name}` has no input `{name}`", None, "", advice)
@@ -194,6 +194,15 @@ def _operand_tensors(attention: Attention, operands: Mapping[str, object]) -> di
 
 def _check_dense(name: str, tensor: Tensor) -> None:
     """Kernels read memory: sparse layouts and negations that torch has put off are none."""
+    if tensor.is_nested:
+        jagged = tensor.layout is torch.jagged
+        raise _error(
+            "A070",
+            f"`{name}` is a nested tensor, and `q` is none"
+            if jagged
+            else f"`{name}` is a nested tensor of layout strided",
+            help="nest all of `q`, `k` and `v`" if jagged else "make it with `layout=torch.jagged`",
+        )
     if tensor.layout is not torch.strided:
         raise _error(
             "A070",
@@ -387,7 +396,7 @@ def _check_inputs(
             numbers = f" = {declaration.element}{shape}" if declaration.dimensions else ""
             raise _error(
                 "A073",
-                f"`{name}` is {_declared(declaration)}{numbers}, got {_shape(value)}",
+                f"`{name}` is {declared(declaration)}{numbers}, got {_shape(value)}",
                 declaration.span,
                 label="declared here",
                 help=_sizes_help(declaration.dimensions, sizes),
@@ -419,7 +428,7 @@ def _check_number(declaration: InputDeclaration, value: object) -> None:
     if declaration.dimensions or not fits:
         raise _error(
             "A070",
-            f"`{declaration.name}` must be a torch tensor, {_declared(declaration)}, "
+            f"`{declaration.name}` must be a torch tensor, {declared(declaration)}, "
             f"got {_kind(value)}",
             declaration.span,
             label="declared here",
@@ -441,7 +450,7 @@ def _check_input_dtype(declaration: InputDeclaration, value: Tensor) -> None:
     if not fits(value.dtype):
         raise _error(
             "A074",
-            f"`{declaration.name}` is {_declared(declaration)}, got {_short(value.dtype)}",
+            f"`{declaration.name}` is {declared(declaration)}, got {_short(value.dtype)}",
             declaration.span,
             label="declared here",
             help=f"cast it: `{declaration.name}.{cast}`",
@@ -459,7 +468,8 @@ def _sizes_help(dimensions: Iterable[Expression], sizes: Mapping[str, int]) -> s
     return "in this call, " + ", ".join(f"{name} = {size}" for name, size in used.items())
 
 
-def _declared(declaration: InputDeclaration) -> str:
+def declared(declaration: InputDeclaration) -> str:
+    """As the spec says it: `float[H, Lk]`."""
     if not declaration.dimensions:
         return str(declaration.element)
     return f"{declaration.element}[{', '.join(map(text, declaration.dimensions))}]"

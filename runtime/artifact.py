@@ -96,13 +96,16 @@ class Artifact:
         offset: int | None = None,
         grid: tuple[int, ...] | Mapping[str, int] | None = None,
         return_lse: bool = False,
+        cu_seqlens: torch.Tensor | None = None,
+        cu_seqlens_k: torch.Tensor | None = None,
         **inputs: Any,
     ) -> Any:
         """Compute the attention; see `Kernel.__call__`. Nothing is compiled.
 
         Raises `AttnError` A087 where the artifact has nothing for these tensors.
         """
-        return self._calls(q, k, v, Options(scale, offset, grid, return_lse), inputs)
+        options = Options(scale, offset, grid, return_lse, cu_seqlens, cu_seqlens_k)
+        return self._calls(q, k, v, options, inputs)
 
     def prepare(self, device: str | torch.device) -> None:
         """Load the binaries for a device now, and not at the first call there.

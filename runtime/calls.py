@@ -26,7 +26,8 @@ from attndsl.runtime.execution import Execution
 from attndsl.runtime.options import DEFAULTS, Options
 
 if TYPE_CHECKING:
-    from attndsl.runtime.gradients import Differentiable
+    from attndsl.runtime.gradients import Backwards, Differentiable
+    from attndsl.runtime.packed import Packed
 
 _SIGNATURES_KEPT = 512
 _PLAIN = frozenset({Tensor, torch.nn.Parameter})
@@ -58,6 +59,7 @@ class Calls:
         self._operator = operator
         self._prepared: dict[Any, tuple[Call, Execution]] = {}
         self._differentiable: dict[Any, Differentiable] = {}
+        self._backwards: Backwards = {}
 
     def __call__(self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]) -> Any:
         """See `Kernel.__call__`."""
@@ -68,6 +70,8 @@ class Calls:
             or _innermost_transform() is not None
         ) and self._operator is not None:
             return self._by_operator(q, k, v, options, inputs)
+        if options.cu_seqlens is not None or options.cu_seqlens_k is not None:
+            return self._on_packed(q, k, v, options, inputs)
         signature = self._signature(q, k, v, options, inputs)
         if torch.is_grad_enabled():
             required = _requires_gradient(q, k, v, inputs)
@@ -99,8 +103,11 @@ class Calls:
 
     def differentiable(
         self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
-    ) -> Differentiable:
+    ) -> Differentiable | Packed:
         """What computes calls of this signature, forward and backward, dropping the same pairs."""
+        if options.is_packed:
+            statistics = has_statistic(self._attention.normalizer)
+            return self._packed(q, k, v, options, inputs, statistics)
         signature, dropout = self._signature(q, k, v, options, inputs), _dropout(options)
         try:
             known = self._differentiable.get(signature)
@@ -112,11 +119,57 @@ class Calls:
 
             statistics = has_statistic(self._attention.normalizer)
             call, execution = self._check(q, k, v, options, inputs, statistics, dropout)
-            known = Differentiable(self._attention, call, execution)
+            known = Differentiable(self._attention, call, execution, self._backwards)
             if len(self._differentiable) >= _SIGNATURES_KEPT:
                 self._differentiable.clear()
             self._differentiable[signature] = known
         return known.dropping(dropout)
+
+    def _packed(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        options: Options,
+        inputs: Mapping[str, Any],
+        statistics: bool,
+    ) -> Packed:
+        """Lengths hardly come twice, so that nothing is kept for them."""
+        from attndsl.runtime.packed import Packed
+        from attndsl.runtime.packed_arguments import check_packed
+
+        call, places = check_packed(self._attention, {"q": q, "k": k, "v": v}, inputs, options)
+        call = _dropping(call, _dropout(options))
+        execution = self._execution_for(call, statistics)
+        kept = self._backwards
+        return Packed(
+            self._attention, call, places, options, execution, kept, statistics=statistics
+        )
+
+    def _on_packed(
+        self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
+    ) -> Any:
+        if self._operator is not None and _has_subclass(q, k, v, inputs):
+            return self._by_operator(q, k, v, options, inputs)
+        arguments = {"q": q, "k": k, "v": v, **inputs}
+        required = _requires_gradient(q, k, v, inputs) if torch.is_grad_enabled() else None
+        if required is None:
+            packed = self._packed(q, k, v, options, inputs, options.return_lse)
+            out, log_sum_exp = packed.forward(arguments)
+        else:
+            self._check_has_backward(required)
+            from attndsl.runtime.gradients import attend
+
+            out, log_sum_exp = attend(self.differentiable(q, k, v, options, inputs), arguments)
+        return (out, log_sum_exp) if options.return_lse else out
+
+    def _check_has_backward(self, required: str) -> None:
+        if self._operator is None:
+            raise error(
+                "A082",
+                f"`{required}` requires a gradient, and an artifact runs forward only",
+                help="call it under `torch.no_grad()`, or call the spec's own kernel",
+            )
 
     def _signature(
         self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
@@ -125,7 +178,7 @@ class Calls:
             *_signature(q),
             *_signature(k),
             *_signature(v),
-            _DEFAULT_KEY if options is DEFAULTS else options.key(),
+            _DEFAULT_KEY if options == DEFAULTS else options.key(),
             *((name, *_signature(value)) for name, value in inputs.items()),
         )
 
@@ -171,12 +224,7 @@ class Calls:
         inputs: Mapping[str, Any],
     ) -> Any:
         """The same, as one operation that torch differentiates."""
-        if self._operator is None:
-            raise error(
-                "A082",
-                f"`{required}` requires a gradient, and an artifact runs forward only",
-                help="call it under `torch.no_grad()`, or call the spec's own kernel",
-            )
+        self._check_has_backward(required)
         if _has_subclass(q, k, v, inputs):
             return self._by_operator(q, k, v, options, inputs)
         from attndsl.runtime.gradients import attend

@@ -9,6 +9,7 @@ import ctypes
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +67,11 @@ class CompiledProgram:
             for entry, launch in zip(program.entries, self._launches, strict=True)
         }
 
+    @property
+    def functions(self) -> tuple[Any, ...]:
+        """The entries' functions, in their order; each takes the address of its arguments."""
+        return tuple(launch.function for launch in self._launches)
+
     def launch(
         self,
         tensors: Mapping[str, Tensor],
@@ -99,9 +105,9 @@ class _Launch:
     """Packs one entry's arguments as its C++ struct has them, and calls it."""
 
     def __init__(self, entry: Entry, library: ctypes.CDLL):
-        self._function = getattr(library, entry.function)
-        self._function.restype = None
-        self._function.argtypes = [ctypes.c_char_p]
+        self.function = getattr(library, entry.function)
+        self.function.restype = None
+        self.function.argtypes = [ctypes.c_char_p]
         self._pack = struct.Struct("@" + "".join(_PACKED[one.kind] for one in entry.arguments)).pack
         # Vectors are read element after element; whatever else has any stride.
         self._dense = [
@@ -155,7 +161,7 @@ class _Launch:
             values[place] = table[name].data_ptr()
         for place in self._scales:
             values[place] = scale
-        self._function(self._pack(*values))
+        self.function(self._pack(*values))
 
 
 __all__: Sequence[str] = ("CompiledProgram", "build", "build_into", "built_directory", "load")

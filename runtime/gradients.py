@@ -107,12 +107,20 @@ def levels_below() -> AbstractContextManager[None]:
     return nullcontext()
 
 
-class Differentiable:
-    """Calls of one signature, forward and backward. `execution` writes the rows' statistics."""
+# What computes the gradients of such names, and whether the log-sum-exp has one, for a dtype, head
+# dimensions and a device.
+Backwards = dict[Any, Backward]
 
-    def __init__(self, attention: Attention, call: Call, execution: Execution) -> None:
+
+class Differentiable:
+    """Calls of one signature, forward and backward. `execution` writes the rows' statistics;
+    `backwards` are those known of the attention, to which this adds."""
+
+    def __init__(
+        self, attention: Attention, call: Call, execution: Execution, backwards: Backwards
+    ) -> None:
         self._attention, self._call, self._execution = attention, call, execution
-        self._backwards: dict[tuple[tuple[str, ...], bool], Backward] = {}
+        self._backwards = backwards
 
     def dropping(self, dropout: Dropout | None) -> Differentiable:
         """The same for what one call drops."""
@@ -155,7 +163,11 @@ class Differentiable:
         wanted: tuple[str, ...],
     ) -> list[Tensor]:
         """As `backward`, below autograd."""
-        found = self._found(arguments, results, gradients, wanted) if results[0].numel() else {}
+        found = (
+            self._float_gradients(arguments, results, gradients, wanted)
+            if results[0].numel()
+            else {}
+        )
         made: list[Tensor] = []
         for name in wanted:
             gradient, tensor = found.get(name), arguments[name]
@@ -168,7 +180,7 @@ class Differentiable:
             made.append(gradient.clone() if shared else gradient)
         return made
 
-    def _found(
+    def _float_gradients(
         self,
         arguments: Mapping[str, Any],
         results: tuple[Tensor, Tensor],
@@ -176,6 +188,18 @@ class Differentiable:
         wanted: tuple[str, ...],
     ) -> dict[str, Tensor]:
         """Float32 gradients, by name; none for what the output does not depend on."""
+        if not results[0].numel():
+            return {}
+        tensors = self.backward_arguments(arguments, results, gradients)
+        return self.backward_of(wanted, gradients[1] is not None).run(self._call, tensors)
+
+    def backward_arguments(
+        self,
+        arguments: Mapping[str, Any],
+        results: tuple[Tensor, Tensor],
+        gradients: tuple[Tensor | None, Tensor | None],
+    ) -> dict[str, Tensor]:
+        """What `Backward.run` takes."""
         out, statistic = results
         of_out, of_statistic = gradients
         operands = {name: arguments[name] for name in ("q", "k", "v") if name in arguments}
@@ -184,7 +208,7 @@ class Differentiable:
             **{name: one for name, one in operands.items() if one is not None},
             **converted(inputs, self._call),
             "out": out,
-            "out.gradient": torch.zeros_like(out) if of_out is None else of_out.contiguous(),
+            "out.gradient": torch.zeros_like(out) if of_out is None else _with_dense_rows(of_out),
         }
         normalizer = self._attention.normalizer
         if has_statistic(normalizer):
@@ -192,27 +216,31 @@ class Differentiable:
             tensors[name] = statistic
         if of_statistic is not None:
             tensors["log_sum_exp.gradient"] = of_statistic.float().contiguous()
-        return self._backward(wanted, of_statistic is not None).run(self._call, tensors)
+        return tensors
 
-    def _backward(self, wanted: tuple[str, ...], log_sum_exp_gradient: bool) -> Backward:
-        key = wanted, log_sum_exp_gradient
+    def backward_of(self, wanted: tuple[str, ...], log_sum_exp_gradient: bool) -> Backward:
+        """What computes these gradients; made when it is first asked for."""
+        call, sizes = self._call, self._call.sizes
+        specialization = Specialization(
+            call.dtype, sizes["D"], sizes["Dv"], dropout=call.dropout is not None
+        )
+        key = specialization, call.device, wanted, log_sum_exp_gradient
         known = self._backwards.get(key)
         if known is None:
-            sizes = self._call.sizes
             known = backward_for(
                 self._attention,
-                Specialization(
-                    self._call.dtype,
-                    sizes["D"],
-                    sizes["Dv"],
-                    dropout=self._call.dropout is not None,
-                ),
-                device_target(self._call.device),
+                specialization,
+                device_target(call.device),
                 wanted,
                 log_sum_exp_gradient=log_sum_exp_gradient,
             )
             self._backwards[key] = known
         return known
+
+
+def _with_dense_rows(tensor: Tensor) -> Tensor:
+    """A gradient may be one number, expanded; kernels read a vector element after element."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 class _Attend(_SingleLevelFunction):

@@ -17,9 +17,11 @@ from weakref import WeakValueDictionary
 from attndsl.attention import Attention
 from attndsl.diagnostics import error
 from attndsl.records import dataclass
-from attndsl.runtime.options import DEFAULTS, Options
+from attndsl.runtime.options import Options
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from attndsl.codegen.program import Tile
     from attndsl.planner.cost import Cost
     from attndsl.planner.plan import Plan
@@ -128,6 +130,8 @@ class Kernel:
         return_lse: bool = False,
         dropout: float | None = None,
         seed: int | None = None,
+        cu_seqlens: Tensor | None = None,
+        cu_seqlens_k: Tensor | None = None,
         **named: Any,
     ) -> Any:
         """Compute the attention, or bind parameters where no tensors are given.
@@ -147,37 +151,37 @@ class Kernel:
         Returns `[B, H, Lq, Dv]` in q's dtype; with `return_lse` also the log-sum-exp of every row,
         float32 `[B, H, Lq]`, −∞ for a row that sees nothing.
 
+        Sequences of different lengths come packed, one after the other, as `q` `[T, H, D]`, `k`
+        `[T, Hkv, D]` and `v` `[T, Hkv, Dv]` with `cu_seqlens`, int32 `[sequences + 1]`: where each
+        begins, and where the last ends (`cu_seqlens_k` for keys, where they differ). Then inputs
+        are packed as they are declared, without a batch: `[B, H, Lk]` is `[H, T]`. So are the
+        results, `[T, H, Dv]` and `[H, T]`. Or they come as nested tensors of jagged layout,
+        `[B, H, j, D]`, and so do the results. Either way each is attended to alone.
+
+        Under `torch.compile` and `torch.export`, autocast (which casts q, k and v, as it does for
+        SDPA), `torch.func`, and on fake tensors, a call is the operator `attndsl::attend`.
+
         Raises `AttnError` A06x to A09x. Differentiable in q, k, v and every input of floats:
         kernels compute the gradients on a CPU, torch, tile by tile, elsewhere. There are no second
-        derivatives.
+        derivatives and no forward mode (A086).
         """
-        if _is_traced():
-            if q is None and k is None and v is None:
+        if q is None and k is None and v is None:
+            if _is_traced():
                 return partial(self, **named)
+            if not self._is_call(named):
+                return self.bind(**named)
+        options = Options(scale, offset, grid, return_lse, dropout, seed, cu_seqlens, cu_seqlens_k)
+        return self.call(q, k, v, options, named)
+
+    def call(self, q: Any, k: Any, v: Any, options: Options, named: dict[str, Any]) -> Any:
+        """A call on tensors, with its options in one place; see `__call__`."""
+        if _is_traced():
             from attndsl.runtime.operator_call import attend
 
-            options = Options(scale, offset, grid, return_lse, dropout, seed)
             return attend(self, q, k, v, options, named)
-        if q is None and k is None and v is None and not self._is_call(named):
-            return self.bind(**named)
         if self._parameter_names:
             parameters = {name: named.pop(name) for name in self._parameter_names & named.keys()}
-            return self.bind(**parameters)(
-                q,
-                k,
-                v,
-                scale=scale,
-                offset=offset,
-                grid=grid,
-                return_lse=return_lse,
-                dropout=dropout,
-                seed=seed,
-                **named,
-            )
-        options = DEFAULTS
-        given = scale, offset, grid, dropout, seed
-        if return_lse or any(one is not None for one in given):
-            options = Options(scale, offset, grid, return_lse, dropout, seed)
+            return self.bind(**parameters).call(q, k, v, options, named)
         return (self._calls or self.calls)(q, k, v, options, named)
 
     @property

@@ -6,9 +6,10 @@ process that runs it (a program from `torch.export`, compiled code from a cache)
 `import attndsl.runtime.operator`; and what comes from a file goes through the checker, as any spec
 does. The inputs come as one list, in the order in which the spec declares them.
 
-    attend(spec, q, k, v, inputs, scale, offset, grid, dropout, seed) -> (out, statistic)
-    attend_backward(spec, q, k, v, inputs, scale, offset, grid, out, statistic, of_out,
-                    of_statistic, needed, dropout, seed)
+    attend(spec, q, k, v, inputs, cu_seqlens, cu_seqlens_k, scale, offset, grid, dropout, seed)
+        -> (out, statistic)
+    attend_backward(spec, q, k, v, inputs, cu_seqlens, cu_seqlens_k, scale, offset, grid,
+                    out, statistic, of_out, of_statistic, needed, dropout, seed)
         -> gradients of what is needed of q, k, v and the inputs
 
 The statistic is float32: the log-sum-exp of every row, or what its weights were divided by; empty
@@ -41,6 +42,7 @@ from attndsl.runtime.gradients import (
 )
 from attndsl.runtime.kernel import Kernel
 from attndsl.runtime.options import Options
+from attndsl.runtime.packed_arguments import check_packed
 
 Grid = Sequence[int] | None
 
@@ -73,6 +75,7 @@ def _parsed(spec: str) -> Kernel:
 _library: Any = torch.library.Library("attndsl", "FRAGMENT")  # type: ignore[no-untyped-call]
 _CALL = (
     "str spec, Tensor q, Tensor k, Tensor? v, Tensor[] inputs, "
+    "Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
     "float? scale, SymInt? offset, SymInt[]? grid"
 )
 _DROPOUT = "float? dropout=None, Tensor? seed=None"
@@ -97,13 +100,15 @@ def _options(
     scale: float | None,
     offset: int | None,
     grid: Grid,
+    cu_seqlens: Tensor | None,
+    cu_seqlens_k: Tensor | None,
     dropout: float | None,
     seed: Tensor | None,
 ) -> Options:
     if dropout and seed is None:
         raise error("A079", "`attend` needs a `seed` with `dropout`", help="draw one for both")
     axes = None if grid is None else tuple(grid)
-    return Options(scale, offset, axes, dropout=dropout, seed=seed)
+    return Options(scale, offset, axes, False, dropout, seed, cu_seqlens, cu_seqlens_k)
 
 
 def _forward(
@@ -112,6 +117,8 @@ def _forward(
     k: Tensor,
     v: Tensor | None,
     inputs: Sequence[Tensor],
+    cu_seqlens: Tensor | None,
+    cu_seqlens_k: Tensor | None,
     scale: float | None,
     offset: int | None,
     grid: Grid,
@@ -120,7 +127,8 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     kernel = kernel_of(spec)
     return kernel.calls.forward(
-        q, k, v, _options(scale, offset, grid, dropout, seed), _named(kernel, inputs)
+        *(q, k, v, _options(scale, offset, grid, cu_seqlens, cu_seqlens_k, dropout, seed)),
+        _named(kernel, inputs),
     )
 
 
@@ -130,6 +138,8 @@ def _fake_forward(
     k: Tensor,
     v: Tensor | None,
     inputs: Sequence[Tensor],
+    cu_seqlens: Tensor | None,
+    cu_seqlens_k: Tensor | None,
     scale: float | None,
     offset: int | None,
     grid: Grid,
@@ -139,11 +149,18 @@ def _fake_forward(
     kernel = kernel_of(spec)
     attention = kernel.attention
     operands = {"q": q, "k": k, "v": v}
-    options = _options(scale, offset, grid, dropout, seed)
-    sizes = check_call(attention, operands, _named(kernel, inputs), options).sizes
-    rows = sizes["B"], sizes["H"], sizes["Lq"]
-    statistic = rows if has_statistic(attention.normalizer) else (0,)
-    return q.new_empty((*rows, sizes["Dv"])), q.new_empty(statistic, dtype=torch.float32)
+    options = _options(scale, offset, grid, cu_seqlens, cu_seqlens_k, dropout, seed)
+    has_one = has_statistic(attention.normalizer)
+    named = _named(kernel, inputs)
+    if options.is_packed:
+        sizes = check_packed(attention, operands, named, options)[0].sizes
+        rows = sizes["H"], sizes["Lq"]
+        out = q.new_empty((sizes["Lq"], sizes["H"], sizes["Dv"]))
+        return out, q.new_empty(rows if has_one else (0,), dtype=torch.float32)
+    sizes = check_call(attention, operands, named, options).sizes
+    every_row = sizes["B"], sizes["H"], sizes["Lq"]
+    out = q.new_empty((*every_row, sizes["Dv"]))
+    return out, q.new_empty(every_row if has_one else (0,), dtype=torch.float32)
 
 
 def _backward(
@@ -152,6 +169,8 @@ def _backward(
     k: Tensor,
     v: Tensor | None,
     inputs: Sequence[Tensor],
+    cu_seqlens: Tensor | None,
+    cu_seqlens_k: Tensor | None,
     scale: float | None,
     offset: int | None,
     grid: Grid,
@@ -166,7 +185,8 @@ def _backward(
     kernel = kernel_of(spec)
     named = _named(kernel, inputs)
     operation = kernel.calls.differentiable(
-        q, k, v, _options(scale, offset, grid, dropout, seed), named
+        *(q, k, v, _options(scale, offset, grid, cu_seqlens, cu_seqlens_k, dropout, seed)),
+        named,
     )
     arguments = {"q": q, "k": k, "v": v, **named}
     wanted = tuple(name for name, need in zip(arguments, needed, strict=True) if need)
@@ -174,7 +194,7 @@ def _backward(
 
 
 # Where it stands among the arguments that follow the tensors.
-_NEEDED = 7
+_NEEDED = 9
 
 
 def _fake_backward(
@@ -217,7 +237,7 @@ class _ByOperator:
     ) -> list[Tensor]:
         needed = [name in wanted for name in ("q", "k", "v", *self._names)]
         operands = self._operands(arguments)
-        given, dropout = self._options[:3], self._options[3:]
+        given, dropout = self._options[:5], self._options[5:]
         found: list[Tensor] = _attend_backward(
             self._spec, *operands, *given, *results, *gradients, needed, *dropout
         )

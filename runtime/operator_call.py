@@ -34,6 +34,13 @@ def attend(
     kernel: Kernel, q: Any, k: Any, v: Any, options: Options, named: Mapping[str, Any]
 ) -> Any:
     """See `Kernel.__call__`."""
+    for name, one in {"q": q, "k": k, "v": v, **named}.items():
+        if isinstance(one, Tensor) and one.is_nested:
+            from attndsl.runtime import nested
+
+            if name != "q" and not q.is_nested:
+                nested.refuse(name)
+            return nested.attend(kernel.call, q, k, v, options, named)
     identity = kernel.identity
     parameters = {name: _constant(named[name]) for name in _parameters(identity) if name in named}
     names = tuple(name for name in named if name not in parameters)
@@ -48,7 +55,8 @@ def attend(
     if dropout:
         seed = _seed(options.seed)
     out, log_sum_exp = torch.ops.attndsl.attend(
-        spec, q, k, v, inputs, options.scale, options.offset, grid, dropout, seed
+        *(spec, q, k, v, inputs, options.cu_seqlens, options.cu_seqlens_k),
+        *(options.scale, options.offset, grid, dropout, seed),
     )
     return (out, log_sum_exp) if options.return_lse else out
 

@@ -18,9 +18,17 @@ class Options(NamedTuple):
     return_lse: bool = False
     dropout: float | None = None
     seed: int | Tensor | None = None
+    cu_seqlens: Tensor | None = None
+    cu_seqlens_k: Tensor | None = None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the tensors hold sequences one after the other."""
+        return self.cu_seqlens is not None or self.cu_seqlens_k is not None
 
     def key(self) -> tuple[Any, ...]:
-        """Equal for options that mean the same; a bool is no number, though Python has them equal.
+        """Equal for options that mean the same for one sequence; a bool is no number, though Python
+        has them equal.
 
         Of dropout, whether anything is dropped: the same kernel drops other pairs.
 

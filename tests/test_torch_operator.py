@@ -133,7 +133,7 @@ def calls(module: attndsl.Module, grad: bool) -> dict[str, tuple[Any, ...]]:
         offset: Any = None,
         grid: Any = None,
     ) -> tuple[Any, ...]:
-        return kernel.bind().spec, *operands(grad=grad), inputs, scale, offset, grid
+        return kernel.bind().spec, *operands(grad=grad), inputs, None, None, scale, offset, grid
 
     return {
         "plain": call(module.causal_softmax, []),
@@ -170,7 +170,7 @@ def test_opcheck_of_the_backward(module: attndsl.Module, of_statistic: bool) -> 
 def test_the_operator_computes_what_the_kernel_does(module: attndsl.Module) -> None:
     slope = torch.rand(4)
     out, log_sum_exp = module.alibi(*operands(), slope=slope, return_lse=True)
-    by_operator = attend(module.alibi.spec, *operands(), [slope], None, None, None)
+    by_operator = attend(module.alibi.spec, *operands(), [slope], *[None] * 5)
     assert torch.equal(out, by_operator[0])
     assert torch.equal(log_sum_exp, by_operator[1])
     close(out, alibi_in_torch(*operands(), slope))
@@ -178,11 +178,11 @@ def test_the_operator_computes_what_the_kernel_does(module: attndsl.Module) -> N
 
 def test_the_operator_takes_any_spec_that_is_text(module: attndsl.Module) -> None:
     text = "attention mine { mask = causal }"
-    close(attend(text, *operands(), [], None, None, None)[0], sdpa(*operands()))
+    close(attend(text, *operands(), [], *[None] * 5)[0], sdpa(*operands()))
     assert operator.kernel_of(text) is operator.kernel_of(text)
     for wrong, code in (("attention a { mask = casual }", "A012"), ("nonsense", "A00")):
         with pytest.raises(AttnError, match=code):
-            attend(wrong, *operands(), [], None, None, None)
+            attend(wrong, *operands(), [], *[None] * 5)
 
 
 def test_a_kernel_s_spec_is_its_key(module: attndsl.Module) -> None:

@@ -152,4 +152,40 @@ artifact(q, k, v)
 """,
         language="python",
     ),
+    "A088": CodeEntry(
+        title="something that cannot be packed",
+        explanation="""\
+With `cu_seqlens`, or as nested tensors, sequences of different lengths are packed one after
+the other, and so are inputs that have a batch and one length: `[B, H, Lk]` is `[H, T]`. An
+input without lengths is shared, and one of `[B, H]` has a row for each sequence. What belongs
+to pairs of tokens, what has a length and no batch, and a grid of `axes` cannot be packed:
+call the kernel on every such sequence by itself.""",
+        wrong='''
+module = attndsl.parse(
+    """
+    attention pairs {
+        input bias: float[H, Lq, Lk]
+        score = dot(q, k) * scale + bias[h, row, j]
+    }
+    """
+)
+packed = torch.randn(9, 4, 8)
+bounds = torch.tensor([0, 4, 9])
+module.pairs(packed, packed, packed, bias=torch.zeros(4, 9, 9), cu_seqlens=bounds)
+''',
+        right='''
+module = attndsl.parse(
+    """
+    attention keys {
+        input bias: float[B, H, Lk]
+        score = dot(q, k) * scale + bias[b, h, j]
+    }
+    """
+)
+packed = torch.randn(9, 4, 8)
+bounds = torch.tensor([0, 4, 9])
+module.keys(packed, packed, packed, bias=torch.zeros(4, 9), cu_seqlens=bounds)
+''',
+        language="python",
+    ),
 }

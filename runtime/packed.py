@@ -1,0 +1,203 @@
+"""Calls on packed sequences, forward and backward; see `packed_arguments`.
+
+Nothing is padded and nothing is copied: kernels read every sequence in place, by strides. On a CPU
+all sequences run at once (`packed_cpp.py`); elsewhere they run one after the other. What sequences
+share has the sum of their gradients, added up in their order, so that two runs agree bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attndsl.attention import Attention
+from attndsl.runtime.arguments import Call, converted
+from attndsl.runtime.backward import Backward, CompiledBackward
+from attndsl.runtime.cpp import CompiledProgram
+from attndsl.runtime.execution import CompiledExecution, Execution
+from attndsl.runtime.gradients import (
+    Backwards,
+    Differentiable,
+    has_log_sum_exp,
+    refuse_twice,
+)
+from attndsl.runtime.options import Options
+from attndsl.runtime.packed_arguments import (
+    Place,
+    as_batch,
+    bounds_of,
+    call_on,
+    heads_first,
+    part,
+)
+
+_QUERIES, _KEYS = Place("Lq", 2), Place("Lk", 2)
+_OPERANDS = {"q": _QUERIES, "k": _KEYS, "v": _KEYS}
+_RESULTS = dict.fromkeys(
+    ("out", "out.gradient", "log_sum_exp", "log_sum_exp.gradient", "weights.sum"), _QUERIES
+)
+
+
+class Packed:
+    """One call on packed sequences. `call` is that on all tokens as one sequence, `places` say
+    where a sequence's part of each input is, and `execution` writes the rows' statistics, if there
+    are `statistics` to write."""
+
+    def __init__(
+        self,
+        attention: Attention,
+        call: Call,
+        places: Mapping[str, Place | None],
+        options: Options,
+        execution: Execution,
+        backwards: Backwards,
+        *,
+        statistics: bool,
+    ) -> None:
+        self._attention, self._execution = attention, execution
+        self._statistics = statistics
+        self._given, self._call = call, dataclasses.replace(call, conversions=())
+        self._places = {**places, **_OPERANDS, **_RESULTS}
+        self._bounds = bounds_of(options, call.sizes["Lq"], call.sizes["Lk"])
+        self._offset = options.offset
+        self._backwards = backwards
+
+    @property
+    def has_log_sum_exp(self) -> bool:
+        return has_log_sum_exp(self._attention)
+
+    def forward(self, arguments: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """`[T, H, Dv]`, and `[H, T]` where rows have a statistic."""
+        sizes = self._call.sizes
+        heads, rows = sizes["H"], sizes["Lq"]
+        q = arguments["q"]
+        out = q.new_empty((rows, heads, sizes["Dv"]))
+        statistic = q.new_empty((heads, rows) if self._statistics else 0, dtype=torch.float32)
+        if out.numel():
+            self._write(self._arrays(arguments), heads_first(out), statistic[None])
+        return out, statistic
+
+    def backward(
+        self,
+        arguments: Mapping[str, Any],
+        results: tuple[Tensor, Tensor],
+        gradients: tuple[Tensor | None, Tensor | None],
+        wanted: tuple[str, ...],
+    ) -> Sequence[Tensor]:
+        with torch.no_grad():
+            found = self.gradients(arguments, results, gradients, wanted)
+        if torch.is_grad_enabled():  # under `create_graph`
+            return refuse_twice(found, (*arguments.values(), *gradients))
+        return found
+
+    def gradients(
+        self,
+        arguments: Mapping[str, Any],
+        results: tuple[Tensor, Tensor],
+        gradients: tuple[Tensor | None, Tensor | None],
+        wanted: tuple[str, ...],
+    ) -> list[Tensor]:
+        """As `backward`, below autograd."""
+        (out, statistic), (of_out, of_statistic) = results, gradients
+        found: Mapping[str, Tensor] = {}
+        if out.numel():
+            whole = Differentiable(self._attention, self._call, self._execution, self._backwards)
+            tensors = whole.backward_arguments(
+                self._arrays(arguments),
+                (heads_first(out), statistic[None]),
+                (
+                    None if of_out is None else heads_first(of_out),
+                    None if of_statistic is None else of_statistic[None],
+                ),
+            )
+            found = self._differentiate(
+                whole.backward_of(wanted, of_statistic is not None), tensors
+            )
+        made: list[Tensor] = []
+        for name in wanted:
+            tensor, gradient = arguments[name], found.get(name)
+            if gradient is None:
+                gradient = torch.zeros(tensor.shape, device=tensor.device)
+            elif name in _OPERANDS:
+                gradient = gradient[0].transpose(0, 1)
+            gradient = gradient.reshape(tensor.shape).to(tensor.dtype).contiguous()
+            shared = any(gradient.data_ptr() == other.data_ptr() for other in made)
+            made.append(gradient.clone() if shared else gradient)
+        return made
+
+    def _write(self, arrays: Mapping[str, Any], out: Tensor, statistic: Tensor) -> None:
+        execution = self._execution
+        if isinstance(execution, CompiledExecution) and self._runs_at_once(execution):
+            self._sequences(arrays).forward(execution, out, statistic)
+            return
+        inputs = [one.name for one in self._attention.inputs]
+        for number, call in self._calls():
+            given = self._parts(arrays, number)
+            found, statistics = execution.run(
+                *(call, given["q"], given["k"], given.get("v")),
+                {name: given[name] for name in inputs},
+            )
+            part(out, _QUERIES, self._bounds, number).copy_(found)
+            if statistics is not None:
+                part(statistic, _QUERIES, self._bounds, number).copy_(statistics)
+
+    def _differentiate(
+        self, backward: Backward, tensors: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Float32 gradients by name, of the arrays as kernels read them."""
+        if isinstance(backward, CompiledBackward) and self._runs_at_once(backward):
+            found: Mapping[str, Tensor] = self._sequences(tensors).backward(backward)
+            return found
+        totals: dict[str, Tensor] = {}
+        for number, call in self._calls():
+            for name, gradient in backward.run(call, self._parts(tensors, number)).items():
+                if name not in totals:
+                    like = tensors[name]
+                    totals[name] = torch.zeros(like.shape, device=like.device)
+                if self._places[name] is None:
+                    totals[name] += gradient
+                else:
+                    part(totals[name], self._places[name], self._bounds, number).copy_(gradient)
+        return totals
+
+    def _runs_at_once(self, compiled: CompiledExecution | CompiledBackward) -> bool:
+        if not isinstance(compiled.launcher, CompiledProgram):
+            return False
+        from attndsl.runtime.packed_cpp import runs_at_once
+
+        return runs_at_once(compiled.program, self._call, self._bounds)
+
+    def _sequences(self, arrays: Mapping[str, Any]) -> Any:
+        from attndsl.runtime.packed_cpp import Sequences
+
+        return Sequences(self._call, self._bounds, self._offset, arrays, self._places)
+
+    def _arrays(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What kernels read: a batch of one, in their dtypes."""
+        inputs = {
+            one.name: as_batch(arguments[one.name], self._places[one.name])
+            for one in self._attention.inputs
+        }
+        operands = {
+            name: heads_first(arguments[name])
+            for name in _OPERANDS
+            if arguments.get(name) is not None
+        }
+        return {**operands, **converted(inputs, self._given)}
+
+    def _calls(self) -> Iterator[tuple[int, Call]]:
+        """Each sequence that has queries, and the call on it alone."""
+        for number in range(self._bounds.count):
+            call = call_on(self._call, self._bounds, self._offset, number)
+            if call.sizes["Lq"]:
+                yield number, call
+
+    def _parts(self, arrays: Mapping[str, Any], number: int) -> dict[str, Any]:
+        return {
+            name: part(one, self._places[name], self._bounds, number)
+            for name, one in arrays.items()
+        }
