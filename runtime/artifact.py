@@ -104,7 +104,9 @@ class Artifact:
 
         Raises `AttnError` A087 where the artifact has nothing for these tensors.
         """
-        options = Options(scale, offset, grid, return_lse, cu_seqlens, cu_seqlens_k)
+        options = Options(
+            scale, offset, grid, return_lse, cu_seqlens=cu_seqlens, cu_seqlens_k=cu_seqlens_k
+        )
         return self._calls(q, k, v, options, inputs)
 
     def prepare(self, device: str | torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -144,7 +145,7 @@ def operator_call(grad: bool = True) -> tuple[Any, ...]:
     """Arguments of the operator; the seed is its last."""
     *operands, sink, held = (one.detach().requires_grad_(grad) for one in arguments().values())
     spec = Kernel(attention_of(SUNK)).spec
-    return spec, *operands, [sink, held], None, None, None, P, torch.tensor(SEED)
+    return spec, *operands, [sink, held], *[None] * 5, P, torch.tensor(SEED)
 
 
 def test_opcheck() -> None:
@@ -285,3 +286,27 @@ def test_without_a_compiler_the_same_pairs_are_dropped(monkeypatch: pytest.Monke
         in_torch = run()
     for one, other in zip(compiled, in_torch, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_packed_sequences_drop_what_a_batch_of_them_does() -> None:
+    kernel = Kernel(attention_of("attention it { mask = causal }"))
+    generator = torch.Generator().manual_seed(0)
+    lengths = (5, 40, 1, 33)
+    packed = [
+        torch.randn(sum(lengths), heads, 16, generator=generator).requires_grad_()
+        for heads in (4, 2, 2)
+    ]
+    bounds = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    found = kernel(*packed, cu_seqlens=bounds, dropout=P, seed=SEED)
+    parts = [one.split(lengths) for one in packed]
+    rows = []
+    for number, sequence in enumerate(zip(*parts, strict=True)):
+        alone = [one.transpose(0, 1)[None] for one in sequence]
+        before = [one.new_zeros(number, *one.shape[1:]) for one in alone]
+        batch = [torch.cat(pair) for pair in zip(before, alone, strict=True)]
+        rows.append(kernel(*batch, dropout=P, seed=SEED)[-1].transpose(0, 1))
+    wanted = torch.cat(rows)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    gradients = (torch.autograd.grad(one.square().sum(), packed) for one in (found, wanted))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
