@@ -42,6 +42,11 @@ def kernel_called(identity: str) -> Kernel:
     return _KERNELS[identity]
 
 
+def _kernel(attention: Attention, parameters: Mapping[str, Any]) -> Kernel:
+    """For `pickle`, which calls without keywords."""
+    return Kernel(attention, parameters=parameters)
+
+
 def _is_traced() -> bool:
     """Whether a graph is being made of the call, as under `torch.compile`."""
     torch = sys.modules.get("torch")  # binding a parameter needs no torch
@@ -289,6 +294,16 @@ class Kernel:
         was changed on a GPU by a kernel that torch does not know of."""
         for execution in self._executions.values():
             execution.forget_tables()
+
+    def __copy__(self) -> Kernel:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Kernel:
+        """Itself: it never changes, and a module's copy shares what is compiled."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _kernel, (self.attention, dict(self.parameters))
 
     def __repr__(self) -> str:
         if not self.is_bound:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 from typing import Any
 
@@ -311,6 +313,15 @@ def test_values_made_of_keys_have_the_size_that_the_spec_says() -> None:
 def test_plans_are_made_once(module: attndsl.Module) -> None:
     attention = module.window(width=8).attention
     assert compilation.plan_of(attention) is compilation.plan_of(attention)
+
+
+def test_modules_that_hold_kernels_are_copied_and_saved(module: attndsl.Module) -> None:
+    holder = torch.nn.Linear(2, 2)
+    holder.attention = module.window(width=8)
+    assert copy.deepcopy(holder).attention is copy.copy(holder).attention is holder.attention
+    loaded = pickle.loads(pickle.dumps(holder)).attention
+    assert repr(loaded) == repr(holder.attention)
+    assert torch.equal(loaded(*operands()), holder.attention(*operands()))
 
 
 def test_threads_may_share_a_kernel(module: attndsl.Module, builds: list[str]) -> None:
