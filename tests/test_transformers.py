@@ -378,7 +378,7 @@ def test_layers_that_run_again_in_the_backward(models):
     wanted = run(eager, given, padded().bool())
     ours = copy.deepcopy(eager).train()
     ours.set_attn_implementation("attndsl_gpt_oss")
-    ours.gradient_checkpointing_enable()
+    ours.activation_checkpointing_enable()
     found = run(ours, given, padded().bool())
     assert close(found[0], wanted[0])
     assert all(close(found[1][name], one) for name, one in wanted[1].items())
@@ -398,6 +398,7 @@ def test_attached_models_still_run_eagerly(family, models):
         assert torch.equal(again(**given).logits[tokens], eager(**given).logits[tokens])
 
 
+@pytest.mark.slow
 def test_a_bias_for_every_pair(models):
     """T5 as it is: its bias is an input of the spec, and the gradient reaches the table."""
     eager, _ = models("t5")
@@ -426,7 +427,10 @@ def test_a_bias_for_every_pair(models):
     assert torch.equal(ours.generate(**given, **options), eager.generate(**given, **options))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
+@pytest.mark.parametrize(
+    "family",
+    ["llama", *(pytest.param(one, marks=pytest.mark.slow) for one in ("gemma2", "gpt_oss"))],
+)
 def test_low_precision_is_as_good_as_eager(family, models):
     """bfloat16 is as far from float32 as the eager implementation's, within a factor of two."""
     eager, ours = models(family)
@@ -593,6 +597,18 @@ def test_key_masks_survive_copies_alone():
         assert same.keys is mask.keys
     for other in (mask[:1], ~mask, mask.float(), mask.expand(2, 1, 3, 5)):
         assert not isinstance(other, KeyMask)
+
+
+def test_a_mask_of_another_call_is_refused(models):
+    _, ours = models("llama")
+    layer = ours.model.layers[0].self_attn
+    implementation = transformers.AttentionInterface()["attndsl_llama"]
+    mask = key_mask(batch_size=2, q_length=3, kv_length=5, q_offset=2, mask_function=CAUSAL)
+    query, key = torch.randn(2, 4, 3, 16), torch.randn(2, 2, 5, 16)
+    implementation(layer, query, key, key, mask)
+    for wrong in ((query[:, :, :2], key), (query, key[:, :, :4]), (query[:1], key[:1])):
+        with pytest.raises(AttnError, match="A102"):
+            implementation(layer, wrong[0], wrong[1], wrong[1], mask)
 
 
 def test_a_static_cache_is_cut_to_what_is_written():

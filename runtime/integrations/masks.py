@@ -45,23 +45,26 @@ class Pattern:
 class Keys:
     """The keys of a call, as the model's mask describes them.
 
-    `tokens` says which are tokens and which padding: bool `[B, N]`, or None where all are. Key 0 of
-    the call is number `offset` of them. `document` is int `[B, Lk]`, or None.
+    `shape` is that of the scores, `[B, Lq, N]`, where N counts keys of a cache that are not written
+    yet; `length` of them are. `tokens` says which are tokens and which padding: bool, a row for
+    each of the batch, or None where all are; key 0 of the call is number `offset` of a row.
+    `document` is int `[B, Lk]`, or None.
     """
 
     def __init__(
         self,
         pattern: Pattern,
-        batch: int,
-        length: int,
-        tokens: Tensor | None,
-        offset: int,
-        document: Tensor | None,
-        device: torch.device | str,
+        shape: tuple[int, int, int],
+        *,
+        length: int | None = None,
+        tokens: Tensor | None = None,
+        offset: int = 0,
+        document: Tensor | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.pattern, self.document = pattern, document
-        self._batch, self._length, self._device = batch, length, device
-        self._tokens, self._offset = tokens, offset
+        self.pattern, self.shape, self.document = pattern, shape, document
+        self._batch, self._length = shape[0], shape[2] if length is None else length
+        self._tokens, self._offset, self._device = tokens, offset, device
 
     @cached_property
     def present(self) -> Tensor:
@@ -166,7 +169,16 @@ def key_mask(
     # Keys behind the last query are a static cache's that no token has filled yet.
     length = min(kv_length, written) if pattern.causal else kv_length
     tokens = None if attention_mask is None else attention_mask.bool()
-    return KeyMask.of(Keys(pattern, batch_size, length, tokens, kv_offset, document, device))
+    keys = Keys(
+        pattern,
+        (batch_size, q_length, kv_length),
+        length=length,
+        tokens=tokens,
+        offset=kv_offset,
+        document=document,
+        device=device,
+    )
+    return KeyMask.of(keys)
 
 
 def describe(function: Callable[..., Any]) -> tuple[Pattern, Tensor | None]:

@@ -87,6 +87,7 @@ class Request:
     None where the mask is not one of ours."""
 
     layer: torch.nn.Module
+    device: torch.device
     asked: Mapping[str, Any]
     keys: Keys | None
 
@@ -99,6 +100,7 @@ class Request:
         keywords: Mapping[str, Any],
     ) -> Request:
         """Raises `AttnError` A102 where a keyword and the mask say different things."""
+        shape = query.shape[0], query.shape[2], key.shape[2]
         asked = {
             name: value
             for name, value in keywords.items()
@@ -107,15 +109,20 @@ class Request:
         if getattr(getattr(layer, "config", None), "output_attentions", False):
             asked["output_attentions"] = True
         if attention_mask is not None and not isinstance(attention_mask, KeyMask):
-            return Request(layer, asked | {"attention_mask": attention_mask}, None)
+            return Request(layer, key.device, asked | {"attention_mask": attention_mask}, None)
         if attention_mask is None:
             # No mask was made: `transformers` then goes by this flag, as it does for SDPA.
             causal = keywords.get("is_causal")
             causal = getattr(layer, "is_causal", True) if causal is None else causal
             pattern = Pattern(causal=bool(causal))
-            size = key.shape[0], key.shape[2]
-            return Request(layer, asked, Keys(pattern, *size, None, 0, None, key.device))
+            return Request(layer, key.device, asked, Keys(pattern, shape, device=key.device))
         keys = attention_mask.keys
+        if keys.shape != shape:
+            raise error(
+                "A102",
+                f"`{type(layer).__name__}` has scores [B, Lq, Lk] = {list(shape)}, and its mask "
+                f"was made for {list(keys.shape)}",
+            )
         window, passed = keys.pattern.window, asked.get("sliding_window")
         # A window to both sides is a distance in the mask, and counts the query in the keyword.
         counted = window if keys.pattern.causal or window is None else window + 1
@@ -128,11 +135,11 @@ class Request:
         of_mask = {
             "sliding_window": window,
             "attention_chunk_size": keys.pattern.chunk,
-            "documents": keys.document,
+            "documents": None if keys.document is None else keys.document.to(key.device),
             "padding": keys.padding or None,
         }
         asked |= {name: value for name, value in of_mask.items() if value is not None}
-        return Request(layer, asked, keys)
+        return Request(layer, key.device, asked, keys)
 
     @property
     def name(self) -> str:
@@ -287,13 +294,13 @@ def _value(source: Source, request: Request) -> Any:
     if keys is not None:
         match source:
             case "padding":
-                return keys.present
+                return keys.present.to(request.device)
             case "first_token":
-                return keys.first
+                return keys.first.to(request.device)
             case "last_token":
-                return keys.last
+                return keys.last.to(request.device)
             case "documents" if keys.document is None:
-                return torch.zeros_like(keys.present, dtype=torch.int32)
+                return torch.zeros_like(keys.present, dtype=torch.int32, device=request.device)
     return request.asked.get(source)
 
 
