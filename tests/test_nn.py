@@ -199,6 +199,7 @@ def test_a_bias_of_positions_is_cut_to_the_call(queries, keys):
     same_with_gradients(layer, layer(x, context), eager(layer, x, change, context), x)
 
 
+@pytest.mark.slow
 def test_embeddings_of_distances():
     torch.manual_seed(0)
     layer = Attention(SPECS.relative, 32, 4, max_length=16)
@@ -242,6 +243,7 @@ def test_a_scalar_and_a_table_without_projections():
     assert [name for name in of if not close(ours[name], theirs[name])] == []
 
 
+@pytest.mark.slow
 def test_floats_of_a_batch_are_passed():
     layer = Attention(SPECS.gated, 32, 4)
     assert layer.inputs == {}
@@ -265,6 +267,7 @@ def test_floats_may_be_passed_where_the_layer_is_told_so():
         assert torch.equal(layer(x, slope=alibi_slopes(4)), other(x))
 
 
+@pytest.mark.slow
 def test_values_made_of_keys_need_no_projection():
     torch.manual_seed(0)
     layer = Attention(SPECS.latent, 32, 4, num_kv_heads=1, head_dim=16)
@@ -287,6 +290,7 @@ def test_context_of_another_width():
     assert close(layer(x, context), eager(layer, x, lambda scores, _: scores, context))
 
 
+@pytest.mark.slow
 def test_a_grid():
     layer = Attention(attndsl.load(EXAMPLES / "lkca.attn").lkca(reach=1), 32, 4)
     assert layer.input_kernel.shape == (4, 3, 3)
@@ -316,6 +320,7 @@ def test_state_dict_loads_into_a_layer_of_another_seed(name):
     assert torch.equal(first(x), second(x))
 
 
+@pytest.mark.slow
 def test_moves_between_dtypes_and_devices():
     torch.manual_seed(0)
     layer = Attention(SPECS.alibi, 32, 4, bias=True)
