@@ -2,8 +2,8 @@
 
 As in the forward, lanes are queries, and scores lie as `[key][query]`. From them come the values
 that are summed up; sums of a query stay with its tile, sums of a key are added in memory, where the
-lanes are the elements of the key's vector. A head of keys is worked on by one thread, its tiles in
-order, so that results do not depend on how many threads there are.
+lanes are the elements of the key's vector. A head of keys, or a part of it (see `parts.py`), is
+worked on by one thread, its tiles in order, so that results do not depend on how many there are.
 """
 
 from __future__ import annotations
