@@ -90,7 +90,7 @@ class Bfloat16PairProducts:
 
     @property
     def _own(self) -> list[int]:
-        return [dot for dot in range(len(self.pairs.stored.dots)) if self._first(dot) == dot]
+        return list(dict.fromkeys(map(self._first, self.pairs.dots)))
 
     def write_members(self, w: Writer) -> None:
         sources = self.pairs.frame.sources
@@ -104,7 +104,7 @@ class Bfloat16PairProducts:
 
     def write_queries(self, w: Writer) -> None:
         sources = self.pairs.frame.sources
-        for dot in range(len(self.pairs.stored.dots)):
+        for dot in self.pairs.dots:
             factor = self.pairs.factor(dot)
             if factor != "1.0f":
                 w.line(f"const float factor_{dot} = {factor};")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from attndsl.codegen.cpp.products import LOG2_E, query, scores, write_guarded
@@ -11,7 +12,7 @@ from attndsl.codegen.cpp.scope import Level, Text
 from attndsl.codegen.cpp.stored_products import StoredProducts
 from attndsl.codegen.cpp.tile_frame import TileFrame
 from attndsl.codegen.writer import Writer
-from attndsl.expression import TRUE, Expression, Size
+from attndsl.expression import TRUE, DotResult, Expression, Size, walk
 from attndsl.planner.plan import Buffer, PairSum, PairSums, Source
 
 
@@ -24,6 +25,12 @@ class Pairs:
     stored: StoredProducts
     frame: TileFrame
     values: Mapping[Expression, int]
+
+    @cached_property
+    def dots(self) -> tuple[int, ...]:
+        """The products that values are made of."""
+        nodes = (node for value in self.stored.values.values() for node in walk(value))
+        return tuple(sorted({node.number for node in nodes if isinstance(node, DotResult)}))
 
     def sources(self, side: str) -> dict[Source, list[int]]:
         """The vectors that sums of a side are made of, with the numbers of their values."""
@@ -114,7 +121,8 @@ class FloatPairProducts:
 
     def write_members(self, w: Writer) -> None:
         sources = self.pairs.frame.sources
-        for dot, product in enumerate(self.pairs.stored.dots):
+        for dot in self.pairs.dots:
+            product = self.pairs.stored.dots[dot]
             w.line(f"Floats {query(dot)}[{sources.size(product.query)} * COLUMNS];")
         for source, member in self._rows().items():
             w.line(f"alignas(64) float {member}[BLOCK_M * padded({sources.size(source)})];")
@@ -124,7 +132,8 @@ class FloatPairProducts:
 
     def write_queries(self, w: Writer) -> None:
         sources = self.pairs.frame.sources
-        for dot, product in enumerate(self.pairs.stored.dots):
+        for dot in self.pairs.dots:
+            product = self.pairs.stored.dots[dot]
             place, size = sources.query(product.query), sources.size(product.query)
             w.line(
                 f"load_columns<{size}>({place.pointer}, {place.stride}, {sources.rows}, "
@@ -146,7 +155,8 @@ class FloatPairProducts:
         self._places = {
             source: self._write_keys(w, source, member) for source, member in self._keys().items()
         }
-        for dot, product in enumerate(self.pairs.stored.dots):
+        for dot in self.pairs.dots:
+            product = self.pairs.stored.dots[dot]
             pointer, stride = self._places[product.key]
             size = self.pairs.frame.sources.size(product.key)
             w.line(
@@ -192,7 +202,7 @@ class FloatPairProducts:
 
     def _keys(self) -> dict[Source, str]:
         """Vectors of keys, for scores and for sums of queries."""
-        sources = [dot.key for dot in self.pairs.stored.dots]
+        sources = [self.pairs.stored.dots[dot].key for dot in self.pairs.dots]
         sources += self.pairs.sources("query")
         return {one: f"keys_{number}" for number, one in enumerate(dict.fromkeys(sources))}
 

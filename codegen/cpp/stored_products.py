@@ -76,7 +76,7 @@ class _Rewriting:
             case DotResult(number) if self._is_scaled(number):
                 return self._without_factor(number)
         for number, factor in enumerate(self._folded.factors):
-            if factor is not None and factor_of(node, DotResult(number)) == factor:
+            if factor is not None and _factor_in(node, DotResult(number)) == factor:
                 stored: Expression = DotResult(number)
                 if alone and number == 0:
                     stored = Binary("*", stored, Literal(LN_2), FLOAT)
@@ -93,3 +93,22 @@ class _Rewriting:
         """The product itself, which is made beside the other one: a factor may be 0."""
         place = self.plain.setdefault(number, len(self._stage.dots) + len(self.plain))
         return DotResult(place)
+
+
+def _factor_in(node: Expression, product: DotResult) -> Expression | None:
+    """What the product is multiplied by in all, as `fold_factors` takes it out step by step."""
+    match node:
+        case Binary("*" | "/" as operator, left, right):
+            for inner, alone in (
+                (left, Binary(operator, product, right, FLOAT)),
+                (right, Binary(operator, left, product, FLOAT)),
+            ):
+                factor = factor_of(alone, product)
+                if factor is None:
+                    continue
+                if inner == product:
+                    return factor
+                before = _factor_in(inner, product)
+                if before is not None:
+                    return Binary("*", before, factor, FLOAT)
+    return None
