@@ -160,8 +160,8 @@ class FloatPairProducts:
             pointer, stride = self._places[product.key]
             size = self.pairs.frame.sources.size(product.key)
             w.line(
-                f"dot_tile<{size}>({pointer}, {stride}, keys, scratch.{query(dot)}, "
-                f"scratch.{scores(dot)}, {pointer}, {stride}, 0);"
+                f"dot_apart<{size}>({pointer}, {stride}, keys, scratch.{query(dot)}, "
+                f"scratch.{scores(dot)});"
             )
 
     def write_values(self, w: Writer) -> None:
@@ -171,7 +171,7 @@ class FloatPairProducts:
         pointer, stride = self._places[source]
         rows = f"<{self.pairs.frame.sources.size(source)}>({pointer}, {stride}, keys"
         sums = f"scratch.{scores(value)}, ones, scratch.{total}"
-        whole = f"accumulate_tile{rows}, {sums}, {pointer}, {stride}, 0);"
+        whole = f"accumulate_apart{rows}, {sums});"
         if self.pairs.stage.mask == TRUE:
             w.line(whole)
             return

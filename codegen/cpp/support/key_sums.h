@@ -1,3 +1,15 @@
+// The products of a tile where much else is done with its pairs: loops that need every register are functions.
+template <int size>
+APART void dot_apart(const float *key, int64_t stride, int keys, const Floats *query, Floats *scores) {
+    dot_tile<size>(key, stride, keys, query, scores, key, stride, 0);
+}
+
+template <int size>
+APART void accumulate_apart(const float *value, int64_t stride, int keys, const Floats *weights, const Floats *factor,
+                            Floats *output) {
+    accumulate_tile<size>(value, stride, keys, weights, factor, output, value, stride, 0);
+}
+
 // Sums over the queries of a tile, for each key of a block: lanes are the elements of a vector.
 
 // A vector's length, up to whole registers.
@@ -92,7 +104,7 @@ INLINE void add_to_keys(const float *value, const float *row, int width, int que
 
 // The whole of it for vectors of `size` elements.
 template <int size, class Rows>
-INLINE void add_keys(const Floats *values, const float *row, int queries, int keys, Rows to) {
+APART void add_keys(const Floats *values, const float *row, int queries, int keys, Rows to) {
     constexpr int WIDTH = padded(size);
     constexpr int PARTS = WIDTH / LANES % 2 == 0 ? 2 : 1;
     const float *value = reinterpret_cast<const float *>(values);
