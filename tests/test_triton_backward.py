@@ -17,8 +17,6 @@ QUICK = [
     ("dilated", 0, "fp32"),
     ("documents", 0, "fp32"),
     ("mla", 0, "fp32"),
-    ("rope", 0, "fp32"),
-    ("visual_sentinel", 0, "fp32"),
 ]
 MATRIX = [
     (case.name, number, dtype)
@@ -61,7 +59,9 @@ TABLES = {
     "by_distance_and_head": ("input x: float[45, H]", "x[i - j + 22, h]"),
     "by_key_head": ("input x: float[Hkv, 4]", "x[g, min(abs(i - j), 3)]"),
     "of_two_indices": ("input x: float[3, 4]", "x[i % 3, j % 4]"),
-    "vectors": ("input x: float[5, D]", "dot(x[min(abs(i - j), 4)], q)"),
+    "vectors_by_distance": ("input x: float[45, D]", "dot(x[i - j + 22], q)"),
+    "vectors_by_bucket": ("input x: float[5, D]", "dot(x[min(abs(i - j), 4)], q)"),
+    "vectors_of_keys": ("input x: float[3, D]", "dot(x[min(abs(i - j), 2)], k)"),
     "of_pairs_of_a_batch": ("input x: float[B, Lq, Lk]", "x[b, row, j]"),
     "of_pairs_of_a_key_head": ("input x: float[Hkv, Lq, Lk]", "x[g, row, j]"),
     "of_pairs_of_all": ("input x: float[Lq, Lk]", "x[row, j]"),

@@ -14,15 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attndsl.codegen.program import Specialization, Tile
+from attndsl.codegen.program import DType, Specialization, Tile
 from attndsl.codegen.triton.arrange import arrange
 from attndsl.codegen.triton.constants import integer
 from attndsl.codegen.triton.kernel import Kernel
 from attndsl.codegen.triton.pair_sums import PairTiles
-from attndsl.codegen.triton.places import Block
+from attndsl.codegen.triton.places import Block, KeyTile
 from attndsl.codegen.triton.reads import address, clamped
 from attndsl.codegen.triton.reductions import lane_index, padded
 from attndsl.codegen.triton.scalarize import element
+from attndsl.codegen.triton.tokens import TRITON_TYPES
 from attndsl.codegen.triton.turns import FewTiles, OwnElements, Turns
 from attndsl.codegen.triton.values import Value, spread
 from attndsl.diagnostics import InternalError
@@ -40,10 +41,12 @@ from attndsl.expression import (
     index_names,
 )
 from attndsl.planner.block_map import Kind
+from attndsl.planner.distance import DISTANCE, by_distance, tells_distances_apart
 from attndsl.planner.own_elements import is_of_pairs, own_axes
 from attndsl.planner.plan import Buffer, PairSums
 from attndsl.planner.simplify import simplify
 
+_SMALLEST_PRODUCT = 16  # of a matrix product, along each side
 # Programs that each head has at a time, over all residue classes if there are not more of these.
 PARTS = 8
 
@@ -87,7 +90,8 @@ class ElementSumWriter:
         turns = turns_of(stage, kernel.specialization)
         self.tiles = PairTiles(kernel, stage, tile=tile, comments=comments, turns=turns)
         self.places = self.tiles.places
-        self._base = self._exists = ""
+        self._block = tile.block_m, tile.block_n
+        self._base = self._exists = self._key_of = ""
 
     def write(self) -> None:
         """The whole body of the kernel."""
@@ -118,7 +122,7 @@ class ElementSumWriter:
         if self.parts is None:
             self._add_in_place(counts)
         else:
-            self._add_to_part(counts)
+            self._add_to_part(counts, tile)
         kernel.line("tl.debug_barrier()  # before another thread reads what is stored here")
 
     # Elements of pairs -----------------------------------------------------------------------
@@ -135,11 +139,21 @@ class ElementSumWriter:
 
     # Elements of tables ----------------------------------------------------------------------
 
-    def _add_to_part(self, counts: str) -> None:
+    def _add_to_part(self, counts: str, tile: KeyTile) -> None:
         kernel = self.kernel
-        numbers = self._numbers()
         factors = _factors(self.one.value)
-        if factors is not None and len(side := self._side(factors[1])) == 1:
+        side = "" if factors is None else self._side(factors[1])
+        index = self._by_distance()
+        if index is not None and isinstance(self.one.value.type, Scalar):
+            value = self._value(self.one.value, (), counts)
+            self._add_diagonals(value, None, index, counts, tile)
+            return
+        if index is not None and factors is not None and side == "m":
+            value = self._value(factors[0], (), counts)
+            self._add_diagonals(value, factors[1], index, counts, tile)
+            return
+        numbers = self._numbers()
+        if factors is not None and len(side) == 1:
             value = self._value(factors[0], (), counts)
             with self._each_number(numbers, counts) as (number, chosen):
                 self._add_vector(value, factors[1], side, number, chosen)
@@ -197,6 +211,84 @@ class ElementSumWriter:
         """The axes of a vector's tokens: one of the tile's two sides, or both."""
         names = index_names(vector)
         return ("m" if names & {"i", "row"} else "") + ("n" if "j" in names else "")
+
+    def _by_distance(self) -> Expression | None:
+        """The one index along which pairs meet, if it follows from their distance, and lanes of a
+        tile are tokens that follow one another."""
+        others = own_axes(self.one).others
+        if len(others) != 1 or self.stage.grid is not None or self.stage.stripes is not None:
+            return None
+        trailing = self._trailing()
+        if trailing and padded(trailing[0]) < _SMALLEST_PRODUCT:
+            return None
+        return by_distance(self.one.indices[others[0]])
+
+    def _add_diagonals(
+        self,
+        value: str,
+        vector: Expression | None,
+        index: Expression,
+        counts: str,
+        tile: KeyTile,
+    ) -> None:
+        """Sums along diagonals, all pairs of one distance in one lane; then of the lanes that are
+        about one element. With a vector, of products with those of queries."""
+        kernel = self.kernel
+        diagonals, sheared = self._sheared(value)
+        size = 1
+        total = f"tl.sum({sheared}, 0)"
+        if vector is not None:
+            (size,) = self._trailing()
+            kind, precision = _multiplied(kernel.specialization.dtype)
+            vectors = f"{self._vectors(vector, size)}.to({kind})"
+            total = f"tl.dot({sheared}.T.to({kind}), {vectors}{precision})"
+        total = kernel.assign("totals", Value(total)).text
+        first = kernel.value(Index("i_first")).text
+        start = f"{first} - {tile.start} - {self._block[1] - 1}"
+        distance = kernel.assign("distance", Value(f"{start} + {diagonals}", "d"))
+        kernel.define(DISTANCE, distance)
+        (axis,) = own_axes(self.one).others
+        length = kernel.arrays[self.one.buffer.name].dimensions[axis]
+        lanes = f"tl.arange(0, {padded(size)})"
+        if tells_distances_apart(index):
+            number = kernel.assign("numbers", kernel.value(index)).text
+            exists = f"({number} >= 0) & ({number} < {kernel.value(length).atom})"
+            place = f"{self._base} + {number}"
+            if vector is not None:
+                place = f"{self._base} + ({number}[:, None] * {size} + {lanes}[None, :])"
+                exists = f"({exists})[:, None] & ({lanes} < {size})[None, :]"
+            self._add(place, total, f", mask={exists}")
+            return
+        number = kernel.assign("lane_numbers", kernel.value(clamped(index, length))).text
+        with self._each_number(self._numbers(), counts) as (one, _):
+            chosen = f"{number} == {one}"
+            if vector is None:
+                of_one = f"tl.sum(tl.where({chosen}, {total}, 0.0), 0)"
+                self._add(f"{self._base} + {one}", of_one)
+            else:
+                of_one = f"tl.sum(tl.where(({chosen})[:, None], {total}, 0.0), 0)"
+                mask = f", mask={lanes} < {size}" if padded(size) != size else ""
+                self._add(f"{self._base} + {one} * {size} + {lanes}", of_one, mask)
+
+    def _sheared(self, value: str) -> tuple[str, str]:
+        """The names of the lanes of diagonals, 0 for the farthest key of the first query, and of
+        the tile's pairs moved to these lanes, 0 where a diagonal has none."""
+        kernel = self.kernel
+        block_m, block_n = self._block
+        leaf = Index("diagonals")
+        with kernel.at_depth(0):
+            if leaf not in kernel.scope.known:
+                lanes = Value(f"tl.arange(0, {padded(block_m + block_n - 1)})", "d")
+                diagonals = kernel.assign("diagonals", lanes)
+                kernel.define(leaf, diagonals)
+                key = f"tl.arange(0, BLOCK_M)[:, None] + {block_n - 1} - {diagonals.text}[None, :]"
+                self._key_of = kernel.assign("key_of_diagonal", Value(key)).text
+        diagonals = kernel.value(leaf)
+        key = self._key_of
+        moved = f"tl.gather({value}, tl.minimum(tl.maximum({key}, 0), {block_n - 1}), 1)"
+        inside = f"({key} >= 0) & ({key} < {block_n})"
+        sheared = kernel.assign("sheared", Value(f"tl.where({inside}, {moved}, 0.0)"))
+        return diagonals.text, sheared.text
 
     def _numbers(self) -> str:
         """The name of the number of every pair's element among those of the head; empty where there
@@ -315,3 +407,14 @@ def _scaled(number: str, count: int) -> list[str]:
     if not number:
         return []
     return [number if count == 1 else f"{number} * {count}"]
+
+
+def _multiplied(dtype: DType) -> tuple[str, str]:
+    """The type in which values of pairs are multiplied by vectors, and how exactly. Gradients of
+    scores have no bounds that half precision keeps, and tf32 has as many digits."""
+    match dtype:
+        case DType.FLOAT16:
+            return "tl.float32", ', input_precision="tf32"'
+        case DType.FLOAT32:
+            return "tl.float32", ', input_precision="ieee"'
+    return TRITON_TYPES[dtype], ""

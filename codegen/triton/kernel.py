@@ -91,6 +91,7 @@ class Kernel:
         self.first_key: Expression | None = None
         self.names = Names(taken)
         self.scopes: list[Scope] = [Scope()]
+        self._aside: tuple[Scope, ...] = ()  # open blocks before which lines are written
         self._arguments: dict[tuple[ArgumentKind, str, int], Argument] = {}
 
     # Arguments, in the order of their kinds; each is declared by its first use.
@@ -156,23 +157,35 @@ class Kernel:
         finally:
             self.scopes.pop()
             self.scope.items.append(scope)
+            self.scope.inner_names |= {*scope.names, *scope.inner_names}
             self.names.release(scope.names)
 
     @contextmanager
     def at_depth(self, depth: int) -> Iterator[None]:
         """Whatever is written inside goes to the open scope at `depth`."""
         inner = self.scopes[depth + 1 :]
+        before = self._aside
+        self._aside = (*before, *inner)
         del self.scopes[depth + 1 :]
         try:
             yield
         finally:
             self.scopes.extend(inner)
+            self._aside = before
 
     def fresh(self, wanted: str) -> str:
         """A new name in the current scope."""
         name = self.names.fresh(wanted)
+        while self._aside and self._is_given_behind(name):
+            self.scope.names.append(name)
+            name = self.names.fresh(wanted)
         self.scope.names.append(name)
         return name
+
+    def _is_given_behind(self, name: str) -> bool:
+        """Whether a block that stands behind the current line, and is closed, has given the name to
+        something else: what comes after the block would take that for this."""
+        return any(name in scope.inner_names for scope in (self.scope, *self._aside))
 
     def assign(self, wanted: str, value: Value) -> Value:
         """Names a value in the current scope."""

@@ -22,6 +22,7 @@ class Scope:
     known: dict[Expression, Value] = field(default_factory=dict)
     lazy: dict[Expression, tuple[str, Value]] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
+    inner_names: set[str] = field(default_factory=set)  # of blocks in it that are closed
     items: list[str | Scope] = field(default_factory=list)
     # What is known of a node while this is the innermost scope, by identity; see `Kernel.facts`.
     facts: dict[int, tuple[tuple[str, int], Expression]] = field(default_factory=dict)
