@@ -95,7 +95,14 @@ class GpuProgram:
                     if 0 not in grid:
                         arguments = (turn.of(argument) for argument in binary.entry.arguments)
                         binary.kernel[grid](*arguments)
-            values.copy_back(tensors["out"])
+            if writes_output(self.program):
+                values.copy_back(tensors["out"])
+
+
+def writes_output(program: Program) -> bool:
+    """Whether it is a forward's: a backward's kernels over pairs have no use for `out`."""
+    over_pairs = (entry for entry in program.entries if entry.over_pairs)
+    return any(argument.name == "out" for entry in over_pairs for argument in entry.arguments)
 
 
 def grid_of(entry: Entry, sizes: Mapping[str, int]) -> tuple[int, int, int]:

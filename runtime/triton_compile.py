@@ -23,7 +23,7 @@ from attndsl.codegen.program import (
 )
 from attndsl.codegen.triton.targets import GpuTarget, parse_target
 from attndsl.diagnostics import error
-from attndsl.planner.plan import Plan
+from attndsl.planner.plan import ROW_RESULTS, Plan
 from attndsl.runtime.triton_resources import Resources, of_amdgcn, of_cubin
 from attndsl.runtime.triton_source import load_module
 
@@ -39,7 +39,8 @@ _REGISTERS = {"cuda": 255, "hip": 512}
 _POINTERS = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16", "int32": "*i32", "bool": "*u8"}
 ALIGNMENT = 16  # bytes
 _OPERANDS = frozenset({"q", "k", "v", "out", "out.gradient"})
-_WRITTEN = frozenset({"log_sum_exp"})
+# Addressed as contiguous, and read or written one by one.
+_OF_ROWS = frozenset(ROW_RESULTS)
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def promises(program: Program) -> dict[str, int]:
                 continue
             if argument.name in _OPERANDS:
                 found[argument.name] = operand
-            elif argument.name not in _WRITTEN | {one.name for one in program.buffers}:
+            elif argument.name not in _OF_ROWS | {one.name for one in program.buffers}:
                 found[argument.name] = ALIGNMENT // 4 if argument.dtype == "fp32" else 1
     return found
 

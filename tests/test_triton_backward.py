@@ -104,6 +104,19 @@ def test_masks(interpreter: Interpreter, name: str) -> None:
     assert max(found.values()) <= TOLERANCES["fp32"], found
 
 
+def test_the_log_sum_exp_has_a_gradient(interpreter: Interpreter) -> None:
+    text = "attention a { mask = causal }"
+    found = interpreter.call(errors_of_text, text, "fp32", SMALL, True)
+    assert max(found.values()) <= TOLERANCES["fp32"], found
+
+
+@pytest.mark.parametrize("sizes", [{"queries": 0}, {"keys": 0}, {"batch": 0}], ids=str)
+def test_tensors_of_nothing(interpreter: Interpreter, sizes: dict[str, int]) -> None:
+    text = "attention a { input x: float[H]\nscore = dot(q, k) * x[h] }"
+    found = interpreter.call(gradients_of_text, text, {**SMALL, **sizes})
+    assert not any(gradient.any() for gradient in found.values())
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_hidden_does_not_leak(interpreter: Interpreter, value: float) -> None:
     """A key that is not finite is in the gradients of those that see it, and of what these see."""

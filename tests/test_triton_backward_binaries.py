@@ -9,15 +9,17 @@ from functools import lru_cache
 import pytest
 from naive import CASES
 
+from attndsl.codegen.program import Tile
+from attndsl.codegen.triton import emit_stage
 from attndsl.codegen.triton.targets import parse_target
 from attndsl.planner.pipeline import plan_backward
-from attndsl.planner.plan import Fold, PairSums, Plan
+from attndsl.planner.plan import Fold, PairSums, Plan, Prepare
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("Triton cannot compile where it interprets", allow_module_level=True)
 
 from attndsl.runtime.compilation import specialize
-from attndsl.runtime.triton_compile import choose_stage
+from attndsl.runtime.triton_compile import choose_stage, promises
 
 TARGETS = ("cuda:80", "cuda:90", "hip:gfx942")
 # One case for every example; further cases of it differ in parameters only.
@@ -65,3 +67,16 @@ def test_binaries_fit(name: str, target: str, dim: int, dtype: str) -> None:
 @pytest.mark.parametrize(("name", "target", "dim", "dtype"), MATRIX)
 def test_all_binaries_fit(name: str, target: str, dim: int, dtype: str) -> None:
     check(name, target, dim, dtype)
+
+
+def test_statistics_are_read_as_they_lie() -> None:
+    """A copy with padded rows would be another array to kernels, which take them as contiguous."""
+    made = plan_of("hedgehog")
+    specialization = specialize(EXAMPLES["hedgehog"].load(), 64, None, "bf16")
+    read = set()
+    for number, stage in enumerate(made.stages):
+        if isinstance(stage, Prepare):
+            program = emit_stage(made, number, specialization, Tile(64, 32, 4, 1), "cuda:90")
+            read |= {argument.name for argument in program.entries[0].arguments}
+            assert "weights.sum" not in promises(program)
+    assert "weights.sum" in read

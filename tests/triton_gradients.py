@@ -17,7 +17,8 @@ from attndsl.attention import Attention
 from attndsl.codegen.program import Specialization, Tile
 from attndsl.planner.execute import call_of
 from attndsl.planner.execute_sums import execute_backward
-from attndsl.planner.pipeline import plan, plan_backward
+from attndsl.planner.pipeline import plan as plan_forward
+from attndsl.planner.pipeline import plan_backward
 from attndsl.runtime.arguments import check_call, converted
 from attndsl.runtime.options import Options
 from attndsl.runtime.triton_backward import build
@@ -37,12 +38,16 @@ def errors(name: str, shape: int, dtype: str) -> dict[str, float]:
     return _differences(found, case.gradients(call, out_gradient.double().numpy()))
 
 
-def errors_of_text(text: str, dtype: str, sizes: Mapping[str, Any]) -> dict[str, float]:
-    """Of the one attention of `text`, compared with the plan in float64; see `call_of_text`."""
+def errors_of_text(
+    text: str, dtype: str, sizes: Mapping[str, Any], with_log_sum_exp: bool = False
+) -> dict[str, float]:
+    """Of the one attention of `text`, compared with the plan in float64; see `call_of_text`. The
+    log-sum-exp may have a gradient too: one for each row."""
     attention, call = call_of_text(text, sizes)
     call = rounded(call, DTYPES[dtype])
-    found, out_gradient = gradients(attention, call, DTYPES[dtype])
-    return _differences(found, _exact(attention, call, out_gradient.double().numpy()))
+    found, out_gradient = gradients(attention, call, DTYPES[dtype], with_log_sum_exp)
+    wanted = _exact(attention, call, out_gradient.double().numpy(), with_log_sum_exp)
+    return _differences(found, wanted)
 
 
 def _differences(
@@ -58,13 +63,17 @@ def _differences(
     return result
 
 
-def _exact(attention: Attention, call: Call, out_gradient: Array) -> dict[str, Array]:
+def _exact(
+    attention: Attention, call: Call, out_gradient: Array, with_log_sum_exp: bool
+) -> dict[str, Array]:
     options: dict[str, Any] = {"scale": call.scale, "offset": call.shape.offset}
     tensors = call.q, call.k, call.v, call.inputs
     results = _results(reference.run(attention, *tensors, **options))
-    arguments = call_of(plan(attention), *tensors, **options)
+    arguments = call_of(plan_forward(attention), *tensors, **options)
+    if with_log_sum_exp:
+        results["log_sum_exp.gradient"] = np.ones(out_gradient.shape[:3])
     return execute_backward(
-        plan_backward(attention),
+        plan_backward(attention, log_sum_exp_gradient=with_log_sum_exp),
         arguments,
         {**results, "out.gradient": out_gradient},
         block_m=64,
@@ -97,7 +106,7 @@ def rounded(call: Call, dtype: torch.dtype) -> Call:
 
 
 def gradients(
-    attention: Attention, call: Call, dtype: torch.dtype
+    attention: Attention, call: Call, dtype: torch.dtype, with_log_sum_exp: bool = False
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Gradients by name, and the gradient of the output, drawn at random."""
     operands = {
@@ -132,7 +141,10 @@ def gradients(
         dtype
     )
     tensors |= {**operands, **converted(inputs, checked), "out.gradient": out_gradient}
+    if with_log_sum_exp:
+        tensors["log_sum_exp.gradient"] = torch.ones(out_gradient.shape[:3])
     sizes = checked.sizes
     specialization = Specialization(checked.dtype, sizes["D"], sizes["Dv"])
-    backward = build(plan_backward(attention, by_side=True), specialization, "cuda:90", TILE)
+    plan = plan_backward(attention, by_side=True, log_sum_exp_gradient=with_log_sum_exp)
+    backward = build(plan, specialization, "cuda:90", TILE)
     return backward.run(checked, tensors), out_gradient
