@@ -7,6 +7,7 @@ the sums of a token stay in registers until they are stored. No two programs wri
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attndsl.codegen.program import DType, Tile
@@ -254,7 +255,7 @@ class PairSumsWriter:
             places.write_loop(Kind.FULL, absorb)
 
     def _add_tile(self, tile: KeyTile, visible: Value | None, present: str) -> None:
-        values = self._name_values(visible)
+        values = self._name_values(self.stage.sums, visible)
         for one, accumulators in self.sums:
             for value, source in one.terms:
                 if source is None:
@@ -262,12 +263,12 @@ class PairSumsWriter:
                 else:
                     self._add_product(values[value], source, accumulators, tile, present)
 
-    def _name_values(self, visible: Value | None) -> dict[Expression, str]:
-        """The values that are floats, each computed once, 0 where pairs are hidden."""
+    def _name_values(self, sums: Iterable[PairSum], visible: Value | None) -> dict[Expression, str]:
+        """The values in sums that are floats, each computed once, 0 where pairs are hidden."""
         kernel = self.kernel
         values: dict[Expression, str] = {}
         wanted: dict[Expression, str] = {}
-        for one in self.stage.sums:
+        for one in sums:
             for value, source in one.terms:
                 if isinstance(value.type, Scalar):
                     wanted.setdefault(value, _called(source))
@@ -333,68 +334,59 @@ class PairSumsWriter:
 
     # Vectors that are not finite -------------------------------------------------------------
 
-    def _products(self) -> list[tuple[tuple[Accumulator, ...], Expression, Source]]:
-        """The sums of products of values with vectors, which hidden vectors may spoil."""
-        return [
-            (accumulators, value, source)
-            for one, accumulators in self.sums
-            for value, source in one.terms
-            if source is not None
-        ]
-
     def _write_repair(self) -> None:
+        """One sum after another, so that no more than the others' accumulators wait meanwhile."""
+        for one, accumulators in self.sums:
+            if any(source is not None for _, source in one.terms):
+                self._repair(one, accumulators)
+
+    def _repair(self, one: PairSum, accumulators: tuple[Accumulator, ...]) -> None:
         kernel, places, few = self.kernel, self.places, self.few_tokens
-        spoiled = [
-            accumulators
-            for one, accumulators in self.sums
-            if any(source is not None for _, source in one.terms)
-        ]
-        if not spoiled:
-            return
-        kernel.line("# A hidden vector that is not finite has spoiled the sums: 0 · NaN is NaN.")
-        flat = [accumulator for accumulators in spoiled for accumulator in accumulators]
-        condition = write_test(kernel, [one.name for one in flat])
+        kernel.line("# A hidden vector that is not finite has spoiled a sum: 0 · NaN is NaN.")
+        condition = write_test(kernel, [accumulator.name for accumulator in accumulators])
 
         def add_visible(kind: Kind, block: Block) -> None:
             header = f"for {{}} in tl.range(0, BLOCK_N, {few}, num_stages=1):"
             with kernel.loop("first", header) as first:
-                self._add_visible(places.begin_few(block, first), first, lanes.text)
+                tile = places.begin_few(block, first)
+                self._add_visible(one, accumulators, tile, first, lanes.text)
 
         with kernel.inside(f"if {condition}:"), places.few_keys(few) as lanes:
-            for accumulator in flat:
+            for accumulator in accumulators:
                 kernel.line(f"{accumulator.name} = {_zeros(accumulator.chunk)}")
             places.write_loop(Kind.PARTIAL, add_visible, pipelined=False)
 
-    def _add_visible(self, tile: KeyTile, first: str, lanes: str) -> None:
-        """What the visible pairs of few tokens, from a block's token number `first` on, add to the
-        spoiled sums; `lanes` counts these tokens."""
+    def _add_visible(
+        self,
+        one: PairSum,
+        accumulators: tuple[Accumulator, ...],
+        tile: KeyTile,
+        first: str,
+        lanes: str,
+    ) -> None:
+        """What the visible pairs of few tokens, from a block's token number `first` on, add to a
+        sum; `lanes` counts these tokens."""
         kernel, places = self.kernel, self.places
         self.tiles.write_products(tile, "")
         visible = self.tiles.visible(tile)
-        values = self._name_values(visible)
-        spoiled = {id(accumulators) for accumulators, _, _ in self._products()}
-        for one, accumulators in self.sums:
-            if id(accumulators) not in spoiled:
+        values = self._name_values((one,), visible)
+        for value, source in one.terms:
+            if source is None:
+                self._add_values(value, values.get(value, ""), accumulators, visible)
                 continue
-            for value, source in one.terms:
-                if source is None:
-                    self._add_values(value, values.get(value, ""), accumulators, visible)
-                    continue
-                weighted = WeightedTile(
-                    values[value],
-                    visible,
-                    lanes,
-                    places.key_count(tile, first, self.few_tokens),
-                    lambda token: places.key_number(tile, first, token),
-                )
-                parts = [
-                    (accumulator.name, chunk, elements(kernel, chunk))
-                    for accumulator, chunk in zip(
-                        accumulators, chunks_of(source, kernel), strict=True
-                    )
-                ]
-                where = self.tiles.source(source.name, own=False)
-                write_product_of_visible(kernel, weighted, where, parts)
+            weighted = WeightedTile(
+                values[value],
+                visible,
+                lanes,
+                places.key_count(tile, first, self.few_tokens),
+                lambda token: places.key_number(tile, first, token),
+            )
+            parts = [
+                (accumulator.name, chunk, elements(kernel, chunk))
+                for accumulator, chunk in zip(accumulators, chunks_of(source, kernel), strict=True)
+            ]
+            where = self.tiles.source(source.name, own=False)
+            write_product_of_visible(kernel, weighted, where, parts)
 
     # The end ---------------------------------------------------------------------------------
 
