@@ -136,7 +136,7 @@ def test_a_mask_that_is_nearly_the_model_s(mask):
             masking_utils.chunked_causal_mask_function(5, torch.zeros(1, dtype=torch.int64)),
         ),
     ],
-    ids=str,
+    ids=["causal", "all", "window", "band", "chunks"],
 )
 def test_mask_functions_are_read(pattern, wanted):
     assert describe(wanted) == (pattern, None)
@@ -207,7 +207,6 @@ def test_a_static_cache_is_cut_to_what_is_written():
         ("position_bias", torch.zeros(1, 4, 3, 3)),
         ("head_mask", torch.ones(4)),
         ("output_attentions", True),
-        ("dropout", 0.1),
         ("cu_seq_lens_q", torch.tensor([0, 3])),
         ("cache", object()),
         ("invented_tomorrow", 1),
@@ -227,6 +226,20 @@ def test_whatever_is_passed_is_refused_by_name(keyword, value):
     wanted, _ = interface["attndsl_strict"](layer, x, x, x, None, **{keyword: None})
     found, _ = interface["attndsl_lenient"](layer, x, x, x, None, **{keyword: value})
     assert torch.equal(found, wanted)
+
+
+def test_a_model_drops_pairs_as_a_call_does():
+    """With what its layers pass; torch draws the seed."""
+    module = attndsl.parse("attention whole { mask = causal }")
+    x = torch.randn(1, 4, 20, 16)
+    attention.register("attndsl_dropped", module.whole)
+    layer = transformers.AttentionInterface()["attndsl_dropped"]
+    torch.manual_seed(5)
+    found, _ = layer(torch.nn.Module(), x, x, x, None, dropout=0.4)
+    torch.manual_seed(5)
+    assert torch.equal(found.transpose(1, 2), module.whole(x, x, x, dropout=0.4))
+    none, _ = layer(torch.nn.Module(), x, x, x, None)
+    assert not torch.allclose(found, none)
 
 
 @given(

@@ -187,18 +187,18 @@ class Implementation:
         value: Tensor,
         attention_mask: Tensor | None,
         scaling: float | None = None,
-        dropout: float = 0.0,
+        dropout: float | None = 0.0,
         **keywords: Any,
     ) -> tuple[Tensor, None]:
         """The signature that `transformers` calls: `[B, H, L, D]` in, `[B, Lq, H, Dv]` out."""
-        request = Request.of(module, query, key, attention_mask, {**keywords, "dropout": dropout})
+        request = Request.of(module, query, key, attention_mask, keywords)
         kernel, inputs = self._chosen(request, query.shape[1], key.shape[1])
         length = key.shape[2]
         if isinstance(attention_mask, KeyMask) and attention_mask.shape[3] < length:
             inputs = _cut(kernel, inputs, length, attention_mask.shape[3])
             length = attention_mask.shape[3]
             key, value = key[:, :, :length], value[:, :, :length]
-        output = kernel(query, key, value, scale=scaling, **inputs)
+        output = kernel(query, key, value, scale=scaling, dropout=dropout or None, **inputs)
         return output.transpose(1, 2).contiguous(), None
 
     def _chosen(
@@ -360,9 +360,6 @@ def _not_honoured(kernel: Kernel, name: str, value: object, request: Request) ->
                 "give it `input first: int[B]` and `input last: int[B]`, the positions of the "
                 "first and the last token, or `input present: bool[B, Lk]`"
             )
-        case "dropout":
-            message = f"`{request.name}` passes `dropout{shown}`, and kernels drop nothing"
-            help = "call `model.eval()`, or set the model's attention dropout to 0"
         case "output_attentions":
             message = f"`{request.name}` wants attention weights, and kernels never make them"
             help = "use the `eager` implementation for it"
