@@ -43,6 +43,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/cpu.py --direction backward --name cpu-backward
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
