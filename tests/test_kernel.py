@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import warnings
 from typing import Any
@@ -13,8 +14,10 @@ import torch
 
 import attndsl
 from attndsl import reference
+from attndsl.check.scope import KEYWORDS, RESERVED
 from attndsl.diagnostics import AttnError
 from attndsl.runtime import compilation, cpp
+from attndsl.runtime.kernel import Kernel
 
 SPEC = """
 attention window(width: int = 20 where width > 0, wide: bool = False) {
@@ -113,6 +116,13 @@ def test_inputs_scale_offset_and_log_sum_exp(module: attndsl.Module) -> None:
     right = exact(module.alibi, q, k, v, slope=slope, scale=0.7, offset=3)
     close(module.alibi(q, k, v, slope=slope, scale=0.7, offset=3), right.output)
     close(module.alibi(q, k, v, slope=slope.double(), scale=0.7, offset=3), right.output)
+
+
+def test_no_argument_of_a_call_hides_a_parameter() -> None:
+    """A spec may not give a parameter or an input the name of one."""
+    arguments = inspect.signature(Kernel.__call__).parameters.values()
+    keywords = {one.name for one in arguments if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert keywords <= KEYWORDS | RESERVED
 
 
 def test_grids(module: attndsl.Module) -> None:

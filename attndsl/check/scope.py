@@ -27,7 +27,9 @@ RESERVED = frozenset({*SIZES, *INDICES, *OPERANDS, "scale"}) - SHADOWED
 # What a kernel writes: no tensor that it reads may have these names.
 RESULTS = frozenset({"out", "log_sum_exp"})
 # What every call takes by these names: no input or parameter may have them.
-KEYWORDS = frozenset({"dropout", "seed"})
+KEYWORDS = frozenset(
+    {"offset", "grid", "return_lse", "dropout", "seed", "cu_seqlens", "cu_seqlens_k"}
+)
 PAIR_INDICES = frozenset({"b", "h", "g", "i", "j", "row"})
 QUERY_INDICES = frozenset({"b", "h", "g", "i", "row"})
 KEY_INDICES = frozenset({"b", "g", "j"})

@@ -64,7 +64,8 @@ attention sinks {
 Indices, sizes, `q k v`, `scale` and the built-in functions keep their meaning in every
 spec, so that a formula reads the same everywhere. (`g`, `n` and `t` may be names of your
 own.) `out` and `log_sum_exp` are what a kernel writes, so no input may be called so; nor may
-an input or a parameter be called `dropout` or `seed`, which are arguments of every call.""",
+an input or a parameter have the name of an argument of every call: `offset`, `grid`,
+`return_lse`, `dropout`, `seed`, `cu_seqlens`, `cu_seqlens_k`.""",
         wrong="""
 attention local(D: int = 64) {
     mask = abs(i - j) < D

@@ -155,7 +155,7 @@ def maxvit_block(call: Call) -> Tensor:
 
 def maxvit_grid(call: Call) -> Tensor:
     """Grid partition: `[B, g, h/g, g, w/g, C]`, and attention over the two axes of length g."""
-    grid = call.parameters["grid"]
+    grid = call.parameters["side"]
     height, width = call.shape.grid or ()
 
     def partition(x: Tensor) -> Tensor:
@@ -366,7 +366,7 @@ CASES = (
         large=LARGE_IMAGE,
     ),
     Case(
-        "maxvit_grid", of_last_rows(maxvit_grid), {"grid": 3}, shapes=_WINDOWED, large=LARGE_IMAGE
+        "maxvit_grid", of_last_rows(maxvit_grid), {"side": 3}, shapes=_WINDOWED, large=LARGE_IMAGE
     ),
     Case(
         "halonet",

@@ -38,7 +38,7 @@ def s2(call: Call) -> Tensor:
     for head in range(shape.key_heads):
         for x in range(blocks):
             for y in range(x + 1):
-                remote = (y + head * step + p["offset"]) % p["stride"] == 0
+                remote = (y + head * step + p["shift"]) % p["stride"] == 0
                 dense_head = head >= shape.key_heads - p["dense"]
                 layout[head, x, y] = dense_head or x - y < p["near"] or remote
     pairs = layout.repeat_interleave(block, dim=1).repeat_interleave(block, dim=2)
@@ -97,7 +97,7 @@ def shifted_sparse(call: Call) -> Tensor:
     return dense.attend(call, torch.stack(halves)[None])
 
 
-_S2 = {"block": 8, "near": 2, "stride": 4, "offset": 1, "dense": 0}
+_S2 = {"block": 8, "near": 2, "stride": 4, "shift": 1, "dense": 0}
 
 CASES = (
     Case("duo", duo, {"sink": 3, "recent": 15}, _streaming),
