@@ -72,11 +72,11 @@ class Calls:
             return self._by_operator(q, k, v, options, inputs)
         if options.cu_seqlens is not None or options.cu_seqlens_k is not None:
             return self._on_packed(q, k, v, options, inputs)
-        signature = self._signature(q, k, v, options, inputs)
         if torch.is_grad_enabled():
             required = _requires_gradient(q, k, v, inputs)
             if required is not None:
-                return self._with_gradients(required, signature, q, k, v, options, inputs)
+                return self._with_gradients(required, q, k, v, options, inputs)
+        signature = self._signature(q, k, v, options, inputs)
         dropout = _dropout(options)
         try:
             prepared = self._prepared.get(signature)
@@ -85,9 +85,10 @@ class Calls:
         if prepared is None:
             if self._operator is not None and _has_subclass(q, k, v, inputs):
                 return self._by_operator(q, k, v, options, inputs)
-            prepared = self._prepare(
-                signature, q, k, v, options, inputs, options.return_lse, dropout
-            )
+            prepared = self._check(q, k, v, options, inputs, options.return_lse, dropout)
+            if len(self._prepared) >= _SIGNATURES_KEPT:
+                self._prepared.clear()
+            self._prepared[signature] = prepared
         call, execution = prepared
         out, log_sum_exp = execution.run(_dropping(call, dropout), q, k, v, inputs)
         return (out, log_sum_exp) if options.return_lse else out
@@ -182,23 +183,6 @@ class Calls:
             *((name, *_signature(value)) for name, value in inputs.items()),
         )
 
-    def _prepare(
-        self,
-        signature: Any,
-        q: Any,
-        k: Any,
-        v: Any,
-        options: Options,
-        inputs: Mapping[str, Any],
-        statistics: bool,
-        dropout: Dropout | None,
-    ) -> tuple[Call, Execution]:
-        prepared = self._check(q, k, v, options, inputs, statistics, dropout)
-        if len(self._prepared) >= _SIGNATURES_KEPT:
-            self._prepared.clear()
-        self._prepared[signature] = prepared
-        return prepared
-
     def _check(
         self,
         q: Any,
@@ -216,7 +200,6 @@ class Calls:
     def _with_gradients(
         self,
         required: str,
-        signature: Any,
         q: Any,
         k: Any,
         v: Any,

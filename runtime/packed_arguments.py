@@ -118,7 +118,8 @@ def check_packed(
     }
     vectors = {name: _heads_first(one) for name, one in operands.items()}
     plain = options._replace(cu_seqlens=None, cu_seqlens_k=None)
-    for one in attention.inputs:
+    are_tensors = all(isinstance(operands[name], Tensor) for name in ("q", "k"))
+    for one in attention.inputs if are_tensors else ():
         _check_shape(one, inputs[one.name], places[one.name], operands, count)
     call = check_call(attention, vectors, whole, plain)
     if options.cu_seqlens_k is None and call.sizes["Lq"] != call.sizes["Lk"]:
@@ -232,7 +233,8 @@ def _check_bounds(options: Options) -> int:
             f"`cu_seqlens` is of {first.shape[0] - 1} sequences, `cu_seqlens_k` of "
             f"{second.shape[0] - 1}",
         )
-    return int(first.shape[0]) - 1 if type(first.shape[0]) is int else first.shape[0] - 1
+    count: int = first.shape[0] - 1
+    return count
 
 
 def _input_place(attention: Attention, one: InputDeclaration) -> Place | None:

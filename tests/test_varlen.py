@@ -563,6 +563,7 @@ NESTED = nested(Q, ENDS)
         ("A070", lambda module: module.full(Q, Q, Q, cu_seqlens=ENDS.tolist())),
         ("A070", lambda module: module.full(NESTED, Q, Q)),
         ("A070", lambda module: module.full(Q, NESTED, NESTED)),
+        ("A070", lambda module: module.forgetting(None, Q, Q, gate=Q[:, :, 0], cu_seqlens=ENDS)),
         ("A071", lambda module: module.alibi(Q, Q, Q, cu_seqlens=ENDS)),
         ("A073", lambda module: module.full(Q, Q, Q, cu_seqlens=ENDS[None])),
         ("A073", lambda module: module.full(Q, Q, Q, cu_seqlens=ENDS, cu_seqlens_k=ENDS[1:])),
