@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import attndsl
 from attndsl.diagnostics import AttnError
@@ -427,3 +428,41 @@ def test_a_step_of_training_lowers_the_loss():
         losses.append(loss.item())
     assert losses[-1] < 0.97 * losses[0]
     assert not torch.equal(layer.input_slope, alibi_slopes(2))
+
+
+def test_pairs_are_dropped_in_training():
+    kernel = attndsl.parse("attention it { mask = causal }").it
+    layer = Attention(kernel, dropout=0.3)
+    q = torch.randn(2, 4, 20, 16)
+    assert torch.equal(layer(q, seed=7), kernel(q, q, q, dropout=0.3, seed=7))
+    torch.manual_seed(1)
+    drawn = layer(q)
+    torch.manual_seed(1)
+    assert torch.equal(layer(q), drawn)
+    assert torch.equal(layer.eval()(q), kernel(q, q, q))
+    assert "dropout=0.3" in repr(layer)
+    with pytest.raises(AttnError, match="A079"):
+        Attention(kernel, dropout=1.5)
+
+
+def test_a_layer_is_compiled_whole():
+    """One graph for all lengths, and its gradients."""
+    torch._dynamo.reset()
+    kernel = attndsl.load(EXAMPLES / "alibi.attn").alibi
+    layer = Attention(kernel, 32, 4, num_kv_heads=2)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend=counter)
+    made = 0
+    for length in (20, 33, 47):
+        x = torch.randn(2, length, 32)
+        for parameter in layer.parameters():
+            parameter.grad = None
+        wanted = layer(x)
+        gradients = torch.autograd.grad(wanted.square().sum(), list(layer.parameters()))
+        found = compiled(x)
+        found.square().sum().backward()
+        torch.testing.assert_close(found, wanted)
+        for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient)
+        made = counter.frame_count if length == 20 else made
+        assert counter.frame_count == made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from attndsl.evaluate import evaluate_size
 from attndsl.expression import Expression, Scalar, Size, Vector, walk
 from attndsl.printing import text
 from attndsl.runtime.arguments import needs_value
+from attndsl.runtime.dropout import check_dropout
 from attndsl.runtime.kernel import Kernel
 from attndsl.runtime.layer.initial import Initial, initial_value
 from attndsl.runtime.slices import check_slices
@@ -37,7 +37,8 @@ class Attention(nn.Module):
     does: a tensor, a number or a function of the shape, by name. Inputs of bools and ints, floats
     with a dimension `B`, and those that `data` names come with each call, by their names. A
     parameter that has a dimension `Lk` or `Lq` needs `max_length`, and a call uses the part of it
-    for the positions that it has.
+    for the positions that it has. In training, pairs are dropped with the probability `dropout`, as
+    by a kernel; the call's `seed` says which.
 
     Raises `AttnError` A104 for a learned input whose size is not known, A105 for sizes that do not
     fit together and for names that the spec does not have, A073 for vectors that are too short for
@@ -58,10 +59,13 @@ class Attention(nn.Module):
         data: Iterable[str] = (),
         initial: Mapping[str, Initial] | None = None,
         scale: float | None = None,
+        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_dropout(dropout, None)
+        self.dropout = dropout
         self.kernel = kernel.bind()
         spec = self.kernel.attention
         self.embed_dim, self.max_length, self.scale = embed_dim, max_length, scale
@@ -89,13 +93,14 @@ class Attention(nn.Module):
         *,
         offset: int | None = None,
         grid: tuple[int, ...] | Mapping[str, int] | None = None,
+        seed: int | Tensor | None = None,
         **data: Any,
     ) -> Tensor:
         """Attend to `key`, or to `query` itself, whose values are `value`, or `key` itself.
 
-        `offset` and `grid` are a kernel's; `data` holds the inputs that are not learned. Returns
-        `[B, Lq, embed_dim]`, or `[B, H, Lq, Dv]` without projections. Raises `AttnError` as a
-        kernel does, A104 for more positions than a learned input has, and A105 for one that is
+        `offset`, `grid` and `seed` are a kernel's; `data` holds the inputs that are not learned.
+        Returns `[B, Lq, embed_dim]`, or `[B, H, Lq, Dv]` without projections. Raises `AttnError` as
+        a kernel does, A104 for more positions than a learned input has, and A105 for one that is
         passed.
         """
         self._check_data(data)
@@ -107,9 +112,10 @@ class Attention(nn.Module):
             value = self._heads(self.v_proj(value)) if self.v_proj is not None else value
         given = value if needs_value(self._spec) else None
         inputs = data | self._inputs_for_call(query.shape[2], key.shape[2], offset)
-        output: Tensor = self.kernel(
-            query, key, given, scale=self.scale, offset=offset, grid=grid, **inputs
-        )
+        options: dict[str, Any] = {"scale": self.scale, "offset": offset, "grid": grid}
+        if self.training and self.dropout:
+            options |= {"dropout": self.dropout, "seed": seed}
+        output: Tensor = self.kernel(query, key, given, **options, **inputs)
         if self.embed_dim is None:
             return output
         projected: Tensor = self.out_proj(output.transpose(1, 2).flatten(2))
@@ -134,6 +140,8 @@ class Attention(nn.Module):
             value = getattr(self, name)
             if value is not None:
                 parts.append(f"{name}={value}")
+        if self.dropout:
+            parts.append(f"dropout={self.dropout}")
         if self._learned:
             shapes = (f"{name} {list(one.shape)}" for name, one in self.inputs.items())
             parts.append(f"learned: {', '.join(shapes)}")
@@ -141,23 +149,6 @@ class Attention(nn.Module):
         if passed:
             parts.append(f"passed: {', '.join(passed)}")
         return ", ".join(parts)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Attention:
-        # A kernel holds what is compiled, and a copy of the layer runs the same.
-        memo[id(self.kernel)] = self.kernel
-        result = type(self).__new__(type(self))
-        memo[id(self)] = result
-        result.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return result
-
-    def __getstate__(self) -> dict[str, Any]:
-        kernel = self.kernel
-        return {**self.__dict__, "kernel": (kernel.attention, dict(kernel.parameters))}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        attention, parameters = state["kernel"]
-        state = {**state, "kernel": Kernel(attention, parameters=parameters)}
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     @property
     def _spec(self) -> Spec:
