@@ -117,6 +117,26 @@ def test_tensors_of_nothing(interpreter: Interpreter, sizes: dict[str, int]) -> 
     assert not any(gradient.any() for gradient in found.values())
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "turn",
+        "k_sum_by_head",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("part", "q_sum_here", "delta")),
+    ],
+)
+def test_no_name_of_an_input_is_taken(interpreter: Interpreter, name: str) -> None:
+    """What kernels read and write beside the inputs has names of its own."""
+    text = "attention a { input NAME: float[3]\nscore = dot(q, k) * NAME[min(abs(i - j), 2)] }"
+    found, expected = (
+        interpreter.call(gradients_of_text, text.replace("NAME", one), SMALL)
+        for one in (name, "plain")
+    )
+    np.testing.assert_array_equal(found.pop(name), expected.pop("plain"))
+    for one, gradient in found.items():
+        np.testing.assert_array_equal(gradient, expected[one])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_hidden_does_not_leak(interpreter: Interpreter, value: float) -> None:
     """A key that is not finite is in the gradients of those that see it, and of what these see."""

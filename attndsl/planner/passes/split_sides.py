@@ -59,8 +59,9 @@ def _split(stage: PairSums, taken: set[str]) -> list[Stage]:
             sum_of_heads, fold = _by_head(one, taken)
             keys.append(sum_of_heads)
             folds += fold
-    if keys:
-        stages.append(_part(stage, sums=tuple(keys), tiles="key"))
+    # Arithmetic on vectors, pair by pair, leaves registers for one sum.
+    together = [[one] for one in keys] if stage.vectors else [keys]
+    stages += (_part(stage, sums=tuple(sums), tiles="key") for sums in together if sums)
     stages += (_part(stage, elements=(one,)) for one in stage.elements)
     return [*stages, *folds]
 
