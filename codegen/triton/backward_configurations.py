@@ -81,8 +81,9 @@ _SMALL: dict[str, tuple[Tile, ...]] = {
         Tile(64, 32, 8, 2),
         Tile(64, 16, 8, 2),
         Tile(32, 32, 8, 1),
-        Tile(16, 32, 8, 1),
-        Tile(16, 16, 8, 1),
+        # Fewer pairs for more threads need more registers again.
+        Tile(32, 16, 4, 1),
+        Tile(16, 16, 4, 1),
     ),
     "hip": (Tile(64, 32, 4, 1), Tile(32, 32, 4, 1), Tile(32, 16, 4, 1), Tile(16, 16, 4, 1)),
 }
