@@ -110,7 +110,7 @@ def test_inputs_per_head_are_exact(name: str) -> None:
             compare(mask, ranges, sizes, (32, 48), **place)  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     predicates(reads=True),
     st.integers(0, 70),

@@ -68,7 +68,14 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("name", TABLES)
+# The others differ in what is summed up afterwards.
+QUICK_TABLES = {"by_distance_and_head", "of_two_indices", "vectors_by_bucket", "of_pairs_of_all"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=() if one in QUICK_TABLES else pytest.mark.slow) for one in TABLES],
+)
 def test_sums_over_the_pairs_that_read_an_element(interpreter: Interpreter, name: str) -> None:
     declared, read = TABLES[name]
     text = f"attention a {{ {declared}\nscore = dot(q, k) * scale + {read}\nmask = causal }}"
