@@ -1,5 +1,5 @@
-"""Gradients of every example through torch, against the plan executor in float64, which
-`test_backward.py` compares with finite differences of independent forwards."""
+"""Gradients of every example by C++ kernels, against PyTorch's autograd of independent
+implementations in float64: the error is at most twice that of the same in the kernels' dtype."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ INPUTS = """
     input step: int[Lk]
     input flag: bool[H]
     input bias: float[Lk]
-    input grid: bool[cdiv(Lk, 9), cdiv(Lk, 9)]
+    input table: bool[cdiv(Lk, 9), cdiv(Lk, 9)]
     input table: float[H, 7]
 """
 
