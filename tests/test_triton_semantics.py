@@ -25,7 +25,7 @@ MASKS = {
     "chunks of a size": "i // (Lk // 4) == j // (Lk // 4)",
     "a grid of a size": "(i - j) % (Lk // 3) == 0",
     "positions that wrap around": "((i - 3) % Lk) // 7 == ((j - 3) % Lk) // 7",
-    "an input on both axes": "grid[i // 9, j // 9] or i == j",
+    "an input on both axes": "layout[i // 9, j // 9] or i == j",
 }
 SCORES = {
     "every function": (
@@ -60,7 +60,7 @@ INPUTS = """
     input step: int[Lk]
     input flag: bool[H]
     input bias: float[Lk]
-    input table: bool[cdiv(Lk, 9), cdiv(Lk, 9)]
+    input layout: bool[cdiv(Lk, 9), cdiv(Lk, 9)]
     input table: float[H, 7]
 """
 
