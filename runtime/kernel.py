@@ -167,8 +167,8 @@ class Kernel:
         SDPA), `torch.func`, and on fake tensors, a call is the operator `attndsl::attend`.
 
         Raises `AttnError` A06x to A09x. Differentiable in q, k, v and every input of floats:
-        kernels compute the gradients on a CPU, torch, tile by tile, elsewhere. There are no second
-        derivatives and no forward mode (A086).
+        kernels compute the gradients, or torch does, where there is no C++ compiler. There are no
+        second derivatives and no forward mode (A086).
         """
         if q is None and k is None and v is None:
             if _is_traced():
