@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from attndsl.attention import Elementwise, Softmax
 from attndsl.codegen.program import DType, Tile
-from attndsl.codegen.triton.kernel import Kernel, pointer_to
+from attndsl.codegen.triton.kernel import Kernel
 from attndsl.codegen.triton.normalizers import (
     ElementwiseRows,
     Rows,
     SoftmaxRows,
     uses_scale,
 )
+from attndsl.codegen.triton.pair_tiles import PairTiles, precision_of
 from attndsl.codegen.triton.places import Block, KeyTile
 from attndsl.codegen.triton.repair import (
     REPAIRED_KEYS,
@@ -18,22 +19,17 @@ from attndsl.codegen.triton.repair import (
     write_product_of_visible,
     write_test,
 )
-from attndsl.codegen.triton.stage_places import places_of
 from attndsl.codegen.triton.tokens import (
     TRITON_TYPES,
-    Chunk,
-    Tokens,
     chunks_of,
     elements,
-    head_of,
-    load,
     tokens,
 )
-from attndsl.codegen.triton.values import Binding, Value, infix
+from attndsl.codegen.triton.values import Value
 from attndsl.diagnostics import InternalError
-from attndsl.expression import TRUE, DotResult, Scale
+from attndsl.expression import TRUE, Scale
 from attndsl.planner.block_map import Kind
-from attndsl.planner.plan import Attend, Source
+from attndsl.planner.plan import Attend
 
 
 class AttendWriter:
@@ -50,12 +46,10 @@ class AttendWriter:
     ):
         self.kernel = kernel
         self.stage = stage
-        self.places = places_of(kernel, stage, tile)
+        self.tiles = PairTiles(kernel, stage, tile=tile, comments=comments)
+        self.places = self.tiles.places
         self.writes_log_sum_exp = log_sum_exp
-        self.comments = comments
         self.repaired_keys = min(REPAIRED_KEYS, tile.block_n)
-        self.queries: dict[tuple[str, Chunk], str] = {}
-        self.sources: dict[tuple[str, bool], Tokens] = {}
         self.value_chunks = chunks_of(stage.value, kernel)
 
     def write(self) -> None:
@@ -63,7 +57,7 @@ class AttendWriter:
         self.places.write_program()
         rows = self._rows()
         self._load_queries(rows)
-        self._find_keys()
+        self.tiles.find_other()
         rows.begin(self.value_chunks)
         self._write_loops(rows)
         self._write_result(rows)
@@ -106,63 +100,24 @@ class AttendWriter:
                 return ElementwiseRows(self.kernel, elementwise, self.stage.score)
         raise InternalError(f"no tile loop for {type(self.stage.normalizer).__name__}")
 
-    def _source(self, name: str, key_side: bool) -> Tokens:
-        key = (name, key_side)
-        if key not in self.sources:
-            head = head_of(self.kernel, name, key_side)
-            first = self.places.first_key if key_side else self.places.first_row
-            self.sources[key] = tokens(self.kernel, name, head, first, self.places.step)
-        return self.sources[key]
-
     def _load_queries(self, rows: Rows) -> None:
         kernel = self.kernel
-        for dot in self.stage.dots:
-            source = self._source(dot.query.name, False)
-            for chunk in chunks_of(dot.query, kernel):
-                if (dot.query.name, chunk) in self.queries:
-                    continue
-                pointer = source.tile_pointer(self.places.query_start)
-                tile = load(kernel, source, pointer, self.places.row_lane, chunk, "queries")
-                self.queries[dot.query.name, chunk] = tile.text
+        self.tiles.load_own()
         if rows.scaled_maximum and uses_scale(self.stage.score):
             scale = kernel.value(Scale()).text
             kernel.line("# The scale's sign moves into the queries: a positive scale keeps maxima.")
-            for tile_name in self.queries.values():
+            for tile_name in self.tiles.own.values():
                 sign = f"tl.where({scale} < 0.0, -1.0, 1.0).to({tile_name}.dtype)"
                 kernel.line(f"{tile_name} = {tile_name} * {sign}")
             kernel.define(Scale(), kernel.assign("positive_scale", Value(f"tl.abs({scale})")))
-        for name, vector in self.stage.vectors:
-            if name == "q":
-                self._define_rows("q", vector, self.places.query_start, self.places.row_lane, "m")
-
-    def _define_rows(self, operand: str, vector: Source, first: str, lanes: str, axis: str) -> None:
-        """Pointers to the tokens of an operand that pair-wise arithmetic reads."""
-        source = self._source(vector.name, operand != "q")
-        start = self.kernel.value(vector.start).text
-        shift = f" + {start}" if start != "0" else ""
-        text = f"{source.tile_pointer(first)} + {lanes} * {source.local_stride}{shift}"
-        self.kernel.define_lazily(
-            pointer_to(operand), f"{operand}_rows", Value(text, axis, Binding.SUM)
-        )
-
-    def _find_keys(self) -> None:
-        """Addresses of keys and values, before any loop."""
-        for dot in self.stage.dots:
-            self._source(dot.key.name, True)
-        for name, vector in self.stage.vectors:
-            if name != "q":
-                self._source(vector.name, True)
-        self._source(self.stage.value.name, True)
-        self.places.write_key_lanes()
+        self.tiles.find_own()
 
     def _absorb_tile(self, rows: Rows, kind: Kind, tile: KeyTile) -> None:
         """Scores of one tile, and what they add to the rows."""
-        # Where nothing but keys past the end is hidden, zeros have nothing to leak.
-        is_masked = kind is Kind.PARTIAL and self.stage.mask == TRUE
-        present = tile.exists if is_masked else ""
-        self._write_products(tile, present)
-        visible = self._visible(tile) if kind is Kind.PARTIAL else None
-        self._comment("score")
+        present = self.tiles.present(kind, tile)
+        self.tiles.write_products(tile, present)
+        visible = self.tiles.visible(tile) if kind is Kind.PARTIAL else None
+        self.tiles.comment("score")
         weights, rescale = rows.absorb(visible)
         weights = self._dropped(weights)
         self._accumulate(rows, weights, rescale, tile, present)
@@ -171,8 +126,8 @@ class AttendWriter:
         """What the visible pairs of few keys, from a block's key number `first` on, add to the
         accumulators alone; `few` counts these keys."""
         kernel, places = self.kernel, self.places
-        self._write_products(tile, "")
-        visible = self._visible(tile)
+        self.tiles.write_products(tile, "")
+        visible = self.tiles.visible(tile)
         weighted = WeightedTile(
             self._dropped(rows.weigh_again(visible)),
             visible,
@@ -180,7 +135,7 @@ class AttendWriter:
             places.key_count(tile, first, self.repaired_keys),
             lambda key: places.key_number(tile, first, key),
         )
-        source = self._source(self.stage.value.name, True)
+        source = self.tiles.source(self.stage.value.name, own=False)
         accumulators = [
             (name, chunk, elements(kernel, chunk))
             for name, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True)
@@ -196,66 +151,19 @@ class AttendWriter:
         kept = kernel.assign("kept", kernel.value(self.stage.kept)).text
         return kernel.assign("weights_kept", Value(f"{weights} * {kept}")).text
 
-    def _comment(self, what: str) -> None:
-        if what in self.comments:
-            self.kernel.line(f"# {self.comments[what]}")
-
-    def _load_keys(
-        self, source: Source, chunk: Chunk, tile: KeyTile, present: str, wanted: str
-    ) -> str:
-        """The name of a chunk of the tile's keys or values; zero where `present` does not hold."""
-        key = (source.name, chunk)
-        if key not in tile.loaded:
-            where = self._source(source.name, True)
-            pointer = where.tile_pointer(tile.start)
-            tile.loaded[key] = load(
-                self.kernel, where, pointer, tile.lane, chunk, wanted, present
-            ).text
-        return tile.loaded[key]
-
-    def _write_products(self, tile: KeyTile, present: str) -> None:
-        """The products that the tile's scores are made of."""
-        kernel = self.kernel
-        for name, vector in self.stage.vectors:
-            if name != "q":
-                self._define_rows(name, vector, tile.start, tile.lane, "n")
-        precision = precision_option(kernel.specialization.dtype)
-        for number, dot in enumerate(self.stage.dots):
-            pairs = zip(chunks_of(dot.query, kernel), chunks_of(dot.key, kernel), strict=True)
-            name = ""
-            for query_chunk, key_chunk in pairs:
-                query = self.queries[dot.query.name, query_chunk]
-                key = self._load_keys(dot.key, key_chunk, tile, present, "keys")
-                if not name:
-                    product = f"tl.dot({query}, {key}.T{precision})"
-                    name = kernel.assign("dots", Value(product, "mn")).text
-                else:
-                    kernel.line(f"{name} = tl.dot({query}, {key}.T, {name}{precision})")
-            kernel.define(DotResult(number), Value(name, "mn"))
-
-    def _visible(self, tile: KeyTile) -> Value:
-        """Which pairs of the tile count: the mask, and that the key exists."""
-        kernel = self.kernel
-        exists = Value(tile.exists, "n", Binding.COMPARE)
-        if self.stage.mask == TRUE:
-            return kernel.assign("visible", exists)
-        self._comment("mask")
-        mask = kernel.arranged(self.stage.mask)
-        return kernel.assign("visible", infix("&", Binding.AND, exists, mask))
-
     def _accumulate(
         self, rows: Rows, weights: str, rescale: str, tile: KeyTile, present: str
     ) -> None:
         kernel = self.kernel
         dtype = kernel.specialization.dtype
-        precision = precision_option(dtype)
+        precision = precision_of(kernel)
         if dtype is not DType.FLOAT32:
             weights = f"{weights}.to({TRITON_TYPES[dtype]})"
         if rescale:
             for output in rows.state.accumulators:
                 kernel.line(f"{output} = {output} * {rescale}[:, None]")
         for output, chunk in zip(rows.state.accumulators, self.value_chunks, strict=True):
-            values = self._load_keys(self.stage.value, chunk, tile, present, "values")
+            values = self.tiles.load_other(self.stage.value, chunk, tile, present, "values")
             kernel.line(f"{output} = tl.dot({weights}, {values}, {output}{precision})")
 
     def _write_result(self, rows: Rows) -> None:
@@ -299,8 +207,3 @@ class AttendWriter:
             line = f"tl.cast(b * {kernel.size('H')} + h, tl.int64) * {kernel.size('Lq')}"
             pointer = f"{target} + {line} + {row}"
         kernel.line(f"tl.store({pointer}, {statistic}, mask={exists})")
-
-
-def precision_option(dtype: DType) -> str:
-    """Single precision stays single precision: no rounding to tf32 behind the user's back."""
-    return ', input_precision="ieee"' if dtype is DType.FLOAT32 else ""

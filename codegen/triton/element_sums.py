@@ -18,7 +18,7 @@ from attndsl.codegen.program import DType, Specialization, Tile
 from attndsl.codegen.triton.arrange import arrange
 from attndsl.codegen.triton.constants import integer
 from attndsl.codegen.triton.kernel import Kernel
-from attndsl.codegen.triton.pair_sums import PairTiles
+from attndsl.codegen.triton.pair_tiles import PairTiles
 from attndsl.codegen.triton.places import Block, KeyTile
 from attndsl.codegen.triton.reads import address, clamped
 from attndsl.codegen.triton.reductions import lane_index, padded
@@ -98,6 +98,7 @@ class ElementSumWriter:
         kernel, places = self.kernel, self.places
         places.write_program()
         self.tiles.load_own()
+        self.tiles.find_own()
         self.tiles.find_other()
         self._exists = kernel.assign("row_exists", Value(places.row_exists(), "m")).text
         if self.parts is not None:
