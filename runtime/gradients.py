@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, Protocol
@@ -112,7 +113,34 @@ def levels_below() -> AbstractContextManager[None]:
 Backwards = dict[Any, Backward]
 
 
-class Differentiable:
+class Once(ABC):
+    """What is differentiated once: `gradients` are below autograd."""
+
+    def backward(
+        self,
+        arguments: Mapping[str, Any],
+        results: tuple[Tensor, Tensor],
+        gradients: tuple[Tensor | None, Tensor | None],
+        wanted: tuple[str, ...],
+    ) -> Sequence[Tensor]:
+        with torch.no_grad():
+            found = self.gradients(arguments, results, gradients, wanted)
+        if torch.is_grad_enabled():  # under `create_graph`
+            return refuse_twice(found, (*arguments.values(), *gradients))
+        return found
+
+    @abstractmethod
+    def gradients(
+        self,
+        arguments: Mapping[str, Any],
+        results: tuple[Tensor, Tensor],
+        gradients: tuple[Tensor | None, Tensor | None],
+        wanted: tuple[str, ...],
+    ) -> list[Tensor]:
+        """Of what is wanted, in its order and in the dtypes of the arguments."""
+
+
+class Differentiable(Once):
     """Calls of one signature, forward and backward. `execution` writes the rows' statistics;
     `backwards` are those known of the attention, to which this adds."""
 
@@ -142,19 +170,6 @@ class Differentiable:
             statistic = out.new_empty(0, dtype=torch.float32)
         return out, statistic
 
-    def backward(
-        self,
-        arguments: Mapping[str, Any],
-        results: tuple[Tensor, Tensor],
-        gradients: tuple[Tensor | None, Tensor | None],
-        wanted: tuple[str, ...],
-    ) -> Sequence[Tensor]:
-        with torch.no_grad():
-            found = self.gradients(arguments, results, gradients, wanted)
-        if torch.is_grad_enabled():  # under `create_graph`
-            return refuse_twice(found, (*arguments.values(), *gradients))
-        return found
-
     def gradients(
         self,
         arguments: Mapping[str, Any],
@@ -162,7 +177,7 @@ class Differentiable:
         gradients: tuple[Tensor | None, Tensor | None],
         wanted: tuple[str, ...],
     ) -> list[Tensor]:
-        """As `backward`, below autograd."""
+        """See `Once`."""
         found = (
             self._float_gradients(arguments, results, gradients, wanted)
             if results[0].numel()

@@ -8,7 +8,7 @@ share has the sum of their gradients, added up in their order, so that two runs 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from attndsl.runtime.execution import CompiledExecution, Execution
 from attndsl.runtime.gradients import (
     Backwards,
     Differentiable,
+    Once,
     has_log_sum_exp,
-    refuse_twice,
 )
 from attndsl.runtime.options import Options
 from attndsl.runtime.packed_arguments import (
@@ -42,7 +42,7 @@ _RESULTS = dict.fromkeys(
 )
 
 
-class Packed:
+class Packed(Once):
     """One call on packed sequences. `call` is that on all tokens as one sequence, `places` say
     where a sequence's part of each input is, and `execution` writes the rows' statistics, if there
     are `statistics` to write."""
@@ -81,19 +81,6 @@ class Packed:
             self._write(self._arrays(arguments), heads_first(out), statistic[None])
         return out, statistic
 
-    def backward(
-        self,
-        arguments: Mapping[str, Any],
-        results: tuple[Tensor, Tensor],
-        gradients: tuple[Tensor | None, Tensor | None],
-        wanted: tuple[str, ...],
-    ) -> Sequence[Tensor]:
-        with torch.no_grad():
-            found = self.gradients(arguments, results, gradients, wanted)
-        if torch.is_grad_enabled():  # under `create_graph`
-            return refuse_twice(found, (*arguments.values(), *gradients))
-        return found
-
     def gradients(
         self,
         arguments: Mapping[str, Any],
@@ -101,7 +88,7 @@ class Packed:
         gradients: tuple[Tensor | None, Tensor | None],
         wanted: tuple[str, ...],
     ) -> list[Tensor]:
-        """As `backward`, below autograd."""
+        """See `Once`."""
         (out, statistic), (of_out, of_statistic) = results, gradients
         found: Mapping[str, Tensor] = {}
         if out.numel():
