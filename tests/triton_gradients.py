@@ -28,14 +28,23 @@ TILE = Tile(32, 16, 4, 1)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-def errors(name: str, shape: int, dtype: str) -> dict[str, float]:
+def errors(name: str, shape: int, dtype: str) -> dict[str, tuple[float, float]]:
     """Of a case of the catalogue at its shape number `shape`, compared with PyTorch's autograd of
-    the formula: by tensor, the largest difference relative to the largest element where that is
-    above 1."""
+    the formula in float64: by tensor, the largest difference relative to the largest element where
+    that is above 1. The second number is that of PyTorch's autograd in `dtype`."""
     case = next(case for case in CASES if case.name == name)
-    call = rounded(case.call(case.shapes[shape]), DTYPES[dtype])
+    call = case.call(case.shapes[shape])
+    given = call.floats().items()
+    call = call.replaced(
+        {one: torch.from_numpy(array).to(DTYPES[dtype]).double().numpy() for one, array in given}
+    )
     found, out_gradient = gradients(case.load(), call, DTYPES[dtype])
-    return _differences(found, case.gradients(call, out_gradient.double().numpy()))
+    of_out = out_gradient.double().numpy()
+    wanted = case.gradients(call, of_out)
+    theirs = case.gradients(call, of_out, DTYPES[dtype])
+    mine = _differences(found, wanted)
+    others = _differences({one: torch.from_numpy(array) for one, array in theirs.items()}, wanted)
+    return {one: (error, others[one]) for one, error in mine.items()}
 
 
 def errors_of_text(
