@@ -113,6 +113,22 @@ def levels_below() -> AbstractContextManager[None]:
 Backwards = dict[Any, Backward]
 
 
+def as_arguments(tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> list[Tensor]:
+    """The gradient of each tensor in its dtype, contiguous and apart from the others; zeros where
+    there is none, as the output does not depend on it."""
+    made: list[Tensor] = []
+    for name, tensor in tensors.items():
+        gradient = gradients.get(name)
+        if gradient is None:
+            made.append(torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device))
+            continue
+        gradient = gradient.to(tensor.dtype).contiguous()
+        # Two inputs that the score adds up have one gradient: each gets memory of its own.
+        shared = any(gradient.data_ptr() == other.data_ptr() for other in made)
+        made.append(gradient.clone() if shared else gradient)
+    return made
+
+
 class Once(ABC):
     """What is differentiated once: `gradients` are below autograd."""
 
@@ -178,22 +194,8 @@ class Differentiable(Once):
         wanted: tuple[str, ...],
     ) -> list[Tensor]:
         """See `Once`."""
-        found = (
-            self._float_gradients(arguments, results, gradients, wanted)
-            if results[0].numel()
-            else {}
-        )
-        made: list[Tensor] = []
-        for name in wanted:
-            gradient, tensor = found.get(name), arguments[name]
-            if gradient is None:
-                made.append(torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device))
-                continue
-            gradient = gradient.to(tensor.dtype).contiguous()
-            # Two inputs that the score adds up have one gradient: each gets memory of its own.
-            shared = any(gradient.data_ptr() == other.data_ptr() for other in made)
-            made.append(gradient.clone() if shared else gradient)
-        return made
+        found = self._float_gradients(arguments, results, gradients, wanted)
+        return as_arguments({name: arguments[name] for name in wanted}, found)
 
     def _float_gradients(
         self,

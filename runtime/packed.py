@@ -23,6 +23,7 @@ from attndsl.runtime.gradients import (
     Backwards,
     Differentiable,
     Once,
+    as_arguments,
     has_log_sum_exp,
 )
 from attndsl.runtime.options import Options
@@ -104,17 +105,15 @@ class Packed(Once):
             found = self._differentiate(
                 whole.backward_of(wanted, of_statistic is not None), tensors
             )
-        made: list[Tensor] = []
-        for name in wanted:
-            tensor, gradient = arguments[name], found.get(name)
-            if gradient is None:
-                gradient = torch.zeros(tensor.shape, device=tensor.device)
-            elif name in _OPERANDS:
-                gradient = gradient[0].transpose(0, 1)
-            gradient = gradient.reshape(tensor.shape).to(tensor.dtype).contiguous()
-            shared = any(gradient.data_ptr() == other.data_ptr() for other in made)
-            made.append(gradient.clone() if shared else gradient)
-        return made
+        tensors = {name: arguments[name] for name in wanted}
+        as_packed = {
+            name: (one[0].transpose(0, 1) if name in _OPERANDS else one).reshape(
+                tensors[name].shape
+            )
+            for name, one in found.items()
+            if name in tensors
+        }
+        return as_arguments(tensors, as_packed)
 
     def _write(self, arrays: Mapping[str, Any], out: Tensor, statistic: Tensor) -> None:
         execution = self._execution
