@@ -97,7 +97,7 @@ class Bfloat16PairProducts:
         for dot in self._own:
             size = sources.size(self.pairs.stored.dots[dot].query)
             w.line(f"QueryTile<{size}> {query(dot)};")
-        for source, member in self._rows().items():
+        for source, member in self.pairs.rows.items():
             w.line(f"RowPairs<{sources.size(source)}> {member};")
         for value in self._values_of("key"):
             w.line(f"RoundedValues rounded_{value};")
@@ -115,7 +115,7 @@ class Bfloat16PairProducts:
                 f"load_queries<{size}>({place.pointer}, {place.stride}, {sources.rows}, false, "
                 f"scratch.{query(dot)});"
             )
-        for source, member in self._rows().items():
+        for source, member in self.pairs.rows.items():
             place, size = sources.query(source), sources.size(source)
             w.line(
                 f"[[maybe_unused]] const bool {member}_finite = load_row_pairs<{size}>"
@@ -160,16 +160,7 @@ class Bfloat16PairProducts:
         write_guarded(w, f"{finite}[number]", guarded, whole, None)
 
     def write_key_sum(self, w: Writer, value: int, source: Source, one: PairSum) -> None:
-        member, size = self._rows()[source], self.pairs.frame.sources.size(source)
-        arguments = (
-            f"<{size}>(scratch.rounded_{value}, scratch.{member}, rows, keys, "
-            f"{self.pairs.key_rows(one)});"
-        )
-        if self.pairs.stage.mask == TRUE:
-            w.line(f"add_keys{arguments}")
-            return
-        guarded = f"add_keys_guarded{arguments}"
-        write_guarded(w, f"{member}_finite", guarded, f"add_keys{arguments}", None)
+        self.pairs.write_key_sum(w, f"scratch.rounded_{value}", source, one)
 
     def write_before_tiles(self, w: Writer) -> None:
         """Turn every block of keys."""
@@ -193,10 +184,6 @@ class Bfloat16PairProducts:
 
     def write_task(self, w: Writer) -> None:
         w.line("const MatrixUnit unit;")
-
-    def _rows(self) -> dict[Source, str]:
-        """Vectors of queries that sums of keys are made of."""
-        return {one: f"rows_{number}" for number, one in enumerate(self.pairs.sources("key"))}
 
     def _values_of(self, side: str) -> list[int]:
         """The values that sums of a side are made of."""

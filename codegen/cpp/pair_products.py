@@ -59,6 +59,21 @@ class Pairs:
         place = sources.buffer(one.buffer.name, token, head)
         return f"({place.pointer})", f"{self.frame.step}{place.stride}"
 
+    @cached_property
+    def rows(self) -> dict[Source, str]:
+        """Vectors of queries that sums of keys are made of: the scratch members that hold them."""
+        return {one: f"rows_{number}" for number, one in enumerate(self.sources("key"))}
+
+    def write_key_sum(self, w: Writer, values: str, source: Source, one: PairSum) -> None:
+        """Add the values times the queries' vectors to the sums of the keys."""
+        member, size = self.rows[source], self.frame.sources.size(source)
+        arguments = f"<{size}>({values}, scratch.{member}, rows, keys, {self.key_rows(one)});"
+        if self.stage.mask == TRUE:
+            w.line(f"add_keys{arguments}")
+            return
+        guarded = f"add_keys_guarded{arguments}"
+        write_guarded(w, f"{member}_finite", guarded, f"add_keys{arguments}", None)
+
     def key_rows(self, one: PairSum) -> str:
         """The sums of a block's keys."""
         pointer, stride = self.key_target(one)
@@ -124,7 +139,7 @@ class FloatPairProducts:
         for dot in self.pairs.dots:
             product = self.pairs.stored.dots[dot]
             w.line(f"Floats {query(dot)}[{sources.size(product.query)} * COLUMNS];")
-        for source, member in self._rows().items():
+        for source, member in self.pairs.rows.items():
             w.line(f"alignas(64) float {member}[BLOCK_M * padded({sources.size(source)})];")
         for source, member in self._keys().items():
             if self._is_copied(source):
@@ -139,7 +154,7 @@ class FloatPairProducts:
                 f"load_columns<{size}>({place.pointer}, {place.stride}, {sources.rows}, "
                 f"{self.pairs.factor(dot)}, scratch.{query(dot)}, COLUMNS);"
             )
-        for source, member in self._rows().items():
+        for source, member in self.pairs.rows.items():
             place, size = sources.query(source), sources.size(source)
             w.line(
                 f"load_rows<{size}>({place.pointer}, {place.stride}, {sources.rows}, exists, "
@@ -179,26 +194,13 @@ class FloatPairProducts:
         write_guarded(w, finite, f"accumulate_guarded{rows}, seen, {sums});", whole, None)
 
     def write_key_sum(self, w: Writer, value: int, source: Source, one: PairSum) -> None:
-        member, size = self._rows()[source], self.pairs.frame.sources.size(source)
-        arguments = (
-            f"<{size}>(scratch.{scores(value)}, scratch.{member}, rows, keys, "
-            f"{self.pairs.key_rows(one)});"
-        )
-        if self.pairs.stage.mask == TRUE:
-            w.line(f"add_keys{arguments}")
-            return
-        guarded = f"add_keys_guarded{arguments}"
-        write_guarded(w, f"{member}_finite", guarded, f"add_keys{arguments}", None)
+        self.pairs.write_key_sum(w, f"scratch.{scores(value)}", source, one)
 
     def write_before_tiles(self, w: Writer) -> None:
         pass
 
     def write_task(self, w: Writer) -> None:
         pass
-
-    def _rows(self) -> dict[Source, str]:
-        """Vectors of queries that sums of keys are made of."""
-        return {one: f"rows_{number}" for number, one in enumerate(self.pairs.sources("key"))}
 
     def _keys(self) -> dict[Source, str]:
         """Vectors of keys, for scores and for sums of queries."""
