@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from attndsl.runtime.dropout import check_dropout, drawn_seed
+from attndsl.runtime.operator_arguments import Arguments
 from attndsl.runtime.options import Options
 
 if TYPE_CHECKING:
@@ -51,13 +52,17 @@ def attend(
         grid = tuple(grid[axis] for axis in _axes(identity, tuple(grid)))
     if not torch.compiler.is_compiling():
         check_dropout(options.dropout, options.seed)
-    dropout, seed = options.dropout, None
-    if dropout:
-        seed = _seed(options.seed)
-    out, log_sum_exp = torch.ops.attndsl.attend(
-        *(spec, q, k, v, inputs, options.cu_seqlens, options.cu_seqlens_k),
-        *(options.scale, options.offset, grid, dropout, seed),
+    arguments = Arguments(
+        *(spec, q, k, v, inputs),
+        cu_seqlens=options.cu_seqlens,
+        cu_seqlens_k=options.cu_seqlens_k,
+        scale=options.scale,
+        offset=options.offset,
+        grid=grid,
+        dropout=options.dropout,
+        seed=_seed(options.seed) if options.dropout else None,
     )
+    out, log_sum_exp = torch.ops.attndsl.attend(*arguments)
     return (out, log_sum_exp) if options.return_lse else out
 
 

@@ -164,7 +164,7 @@ def test_opcheck_of_the_backward(module: attndsl.Module, of_statistic: bool) -> 
     out, statistic = attend(*call)
     gradients = torch.randn_like(out), torch.randn_like(statistic) if of_statistic else None
     needed = [True, False, True, True]
-    torch.library.opcheck(attend_backward, (*call, out, statistic, *gradients, needed))
+    torch.library.opcheck(attend_backward, (out, statistic, *gradients, needed, *call))
 
 
 def test_the_operator_computes_what_the_kernel_does(module: attndsl.Module) -> None:
@@ -558,7 +558,7 @@ def second_of_the_operator(module: attndsl.Module) -> None:
     call = calls(module, True)["plain"]
     results = attend(*call)
     gradients = torch.ones_like(results[0]), None
-    found = attend_backward(*call, *results, *gradients, [True, True, True])
+    found = attend_backward(*results, *gradients, [True, True, True], *call)
     found[0].sum().backward()
 
 
