@@ -207,18 +207,17 @@ def _cast(device: str) -> Callable[..., tuple[Tensor, Tensor]]:
     key = getattr(torch._C.DispatchKey, "Autocast" + torch._C._dispatch_key_for_device(device))
     below = torch._C.DispatchKeySet(key)
 
+    def lowered(one: Any) -> Any:
+        # Autocast leaves doubles alone, which attention refuses by name.
+        if one is None or not one.is_floating_point() or one.dtype is torch.float64:
+            return one
+        return one.to(torch.get_autocast_dtype(device))
+
     def cast(*arguments: Any) -> tuple[Tensor, Tensor]:
         given = Arguments(*arguments)
-        dtype = torch.get_autocast_dtype(device)
-        # Autocast leaves doubles alone, which attention refuses by name.
-        operands = {
-            name: one.to(dtype)
-            if one is not None and one.is_floating_point() and one.dtype is not torch.float64
-            else one
-            for name, one in given.operands.items()
-        }
+        given = given._replace(q=lowered(given.q), k=lowered(given.k), v=lowered(given.v))
         with torch._C._ExcludeDispatchKeyGuard(below):
-            result: tuple[Tensor, Tensor] = _attend(*given._replace(**operands))
+            result: tuple[Tensor, Tensor] = _attend(*given)
         return result
 
     return cast

@@ -95,7 +95,7 @@ def _parameters(identity: str) -> tuple[str, ...]:
 @_constant_of_graph
 def _inputs(identity: str) -> tuple[tuple[str, torch.dtype], ...]:
     """The inputs in the order in which the operator takes them."""
-    from attndsl.runtime.arguments import ELEMENT_DTYPES
+    from attndsl.runtime.inputs import ELEMENT_DTYPES
 
     declared = _kernel(identity).attention.inputs
     return tuple((one.name, ELEMENT_DTYPES[one.element]) for one in declared)
@@ -104,7 +104,7 @@ def _inputs(identity: str) -> tuple[tuple[str, torch.dtype], ...]:
 @_constant_of_graph
 def _axes(identity: str, named: tuple[str, ...]) -> tuple[str, ...]:
     """The axes in the order of the spec. Raises `AttnError` A077 where others are named."""
-    from attndsl.runtime.arguments import check_axes
+    from attndsl.runtime.choices import check_axes
 
     axes = _kernel(identity).attention.axes
     check_axes(axes, named)
@@ -115,7 +115,8 @@ def _axes(identity: str, named: tuple[str, ...]) -> tuple[str, ...]:
 def _spec(identity: str, names: tuple[str, ...], return_lse: bool, **parameters: Any) -> str:
     """The spec with its parameters bound. Raises `AttnError` for what does not depend on tensors:
     A06x for parameters, A071 and A072 for inputs, A079 for a log-sum-exp that there is not."""
-    from attndsl.runtime.arguments import check_log_sum_exp, check_names
+    from attndsl.runtime.choices import check_log_sum_exp
+    from attndsl.runtime.inputs import check_names
     from attndsl.runtime.operator import spec_of
 
     kernel = _kernel(identity).bind(**parameters)

@@ -14,10 +14,10 @@ from attndsl.diagnostics import error
 from attndsl.evaluate import evaluate_size
 from attndsl.expression import Expression, Scalar, Size, Vector, walk
 from attndsl.printing import text
-from attndsl.runtime.arguments import needs_value
 from attndsl.runtime.dropout import check_dropout
 from attndsl.runtime.kernel import Kernel
 from attndsl.runtime.layer.initial import Initial, initial_value
+from attndsl.runtime.operands import needs_value
 from attndsl.runtime.slices import check_slices
 from attndsl.suggestions import suggestion
 
