@@ -8,27 +8,19 @@ reads no further into attndsl than this file.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from attndsl.runtime.dropout import check_dropout, drawn_seed
+from attndsl.runtime.graph_constants import constant_of_graph
 from attndsl.runtime.operator_arguments import Arguments
 from attndsl.runtime.options import Options
 
 if TYPE_CHECKING:
     from attndsl.runtime.kernel import Kernel
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _constant_of_graph(function: Function) -> Function:
-    """Called while a graph is made, on constants, for a constant."""
-    marked: Function = torch.compiler.assume_constant_result(function)  # type: ignore[no-untyped-call]
-    return marked
 
 
 def attend(
@@ -87,12 +79,12 @@ def _tensor(value: Any, dtype: torch.dtype, like: Tensor) -> Any:
     return torch.full((), value, dtype=dtype, device=like.device)
 
 
-@_constant_of_graph
+@constant_of_graph
 def _parameters(identity: str) -> tuple[str, ...]:
     return tuple(one.name for one in _kernel(identity).attention.parameters)
 
 
-@_constant_of_graph
+@constant_of_graph
 def _inputs(identity: str) -> tuple[tuple[str, torch.dtype], ...]:
     """The inputs in the order in which the operator takes them."""
     from attndsl.runtime.inputs import ELEMENT_DTYPES
@@ -101,7 +93,7 @@ def _inputs(identity: str) -> tuple[tuple[str, torch.dtype], ...]:
     return tuple((one.name, ELEMENT_DTYPES[one.element]) for one in declared)
 
 
-@_constant_of_graph
+@constant_of_graph
 def _axes(identity: str, named: tuple[str, ...]) -> tuple[str, ...]:
     """The axes in the order of the spec. Raises `AttnError` A077 where others are named."""
     from attndsl.runtime.choices import check_axes
@@ -111,7 +103,7 @@ def _axes(identity: str, named: tuple[str, ...]) -> tuple[str, ...]:
     return axes
 
 
-@_constant_of_graph
+@constant_of_graph
 def _spec(identity: str, names: tuple[str, ...], return_lse: bool, **parameters: Any) -> str:
     """The spec with its parameters bound. Raises `AttnError` for what does not depend on tensors:
     A06x for parameters, A071 and A072 for inputs, A079 for a log-sum-exp that there is not."""

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import torch
-
 from attndsl.diagnostics import AttnError, Diagnostic, error
 from attndsl.expression import Size
+from attndsl.runtime.graph_constants import constant_of_graph
 from attndsl.runtime.integrations.agreement import disagreement
-from attndsl.runtime.integrations.masks import Pattern
+from attndsl.runtime.integrations.masks import Pattern, unknown
 from attndsl.runtime.integrations.requests import Given, Source
 from attndsl.runtime.kernel import Kernel
 from attndsl.suggestions import suggestion
@@ -33,13 +32,13 @@ _SAID = {
 class Choice(NamedTuple):
     """A kernel, by its number among those of a name, and how it is called.
 
-    `inputs` are those that the call fills: name, number of dimensions, and whether the last of them
-    is `Lk`. `assumed` is what a graph must not find in its tensors (see `Keys.has`), and what it
-    says if it does.
+    `parameters` are those to which the call gives values, and `inputs` those that it fills: name,
+    number of dimensions, and whether the last of them is `Lk`. `assumed` is what a graph must not
+    find in its tensors (see `Keys.has`), and what it says if it does.
     """
 
     number: int
-    parameters: tuple[tuple[str, Any], ...]
+    parameters: tuple[str, ...]
     inputs: tuple[tuple[str, int, bool], ...]
     assumed: tuple[tuple[str, str], ...]
 
@@ -72,11 +71,11 @@ class Chooser:
         if not kernels:
             raise error("A101", f"`{name}` is registered without a kernel")
         declared = {one for kernel in kernels for one in _names(kernel)}
-        for unknown in (one for one in reads if one not in declared):
+        for wrong in (one for one in reads if one not in declared):
             raise error(
                 "A101",
-                f"no kernel of `{name}` has a parameter or input `{unknown}`",
-                help=suggestion(unknown, declared)
+                f"no kernel of `{name}` has a parameter or input `{wrong}`",
+                help=suggestion(wrong, declared)
                 or f"they have {', '.join(f'`{one}`' for one in sorted(declared)) or 'none'}",
             )
         self._kernels, self._given = kernels, frozenset(reads)
@@ -87,7 +86,7 @@ class Chooser:
         self._free = frozenset(one for one in declared if one not in every)
         self._disagreements: dict[tuple[Kernel, Pattern, tuple[int, int]], str | None] = {}
 
-    @torch.compiler.assume_constant_result  # type: ignore[no-untyped-call]
+    @constant_of_graph
     def choose(self, *wish: Any) -> tuple[Any, ...]:
         """The first kernel that honours the `Wish`, as a `Choice`; both are plain tuples, for
         graphs. Raises `AttnError` A100 or A102, of the kernel that lacks least."""
@@ -149,9 +148,12 @@ class Chooser:
             for one in kernel.attention.inputs
             if one.name in inputs
         )
-        return Choice(number, tuple(parameters.items()), filled, tuple(assumed)), faults
+        return Choice(number, tuple(parameters), filled, tuple(assumed)), faults
 
     def _faults_of_mask(self, kernel: Kernel, pattern: Pattern, wish: Wish) -> list[Diagnostic]:
+        if pattern.documents and pattern.chunk is not None:
+            # Chunks are then counted from each document's first token.
+            return [unknown("chunks inside of packed documents")]
         known = kernel, pattern, wish.heads
         if known not in self._disagreements:
             sources = {one.name: self.sources[one.name] for one in kernel.attention.inputs}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attndsl.runtime.integrations.masks import Pattern, described
+from attndsl.runtime.integrations.masks import Pattern, describe
 
 # Where padding may be, by what is then true of a row's keys.
 PADDING = ("left", "right", "holes")
@@ -44,6 +44,10 @@ class Keys:
         self._tokens, self._offset, self._device = tokens, offset, device
         # Made once for all layers. (Graphs know no `cached_property`: it takes a lock.)
         self._made: dict[str, Any] = {}
+
+    def to(self, *_: Any, **__: Any) -> Keys:
+        """In a graph, what a model does with its mask: a copy of another dtype means the same."""
+        return self
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._made:
@@ -178,8 +182,13 @@ def key_mask(
     Of what is left over, `local_size` repeats the window, and the others say how a dense mask would
     be made.
     """
-    arguments, document = described(mask_function)
-    pattern = Pattern(*arguments)
+    if torch.compiler.is_dynamo_compiling():
+        from attndsl.runtime.integrations.masks_in_graphs import describe_in_graph
+
+        arguments, document = describe_in_graph(mask_function)
+        pattern = Pattern(*arguments)
+    else:
+        pattern, document = describe(mask_function)
     written = int(q_offset) + q_length - kv_offset
     # Keys behind the last query are a static cache's that no token has filled yet.
     length = min(kv_length, written) if pattern.causal else kv_length

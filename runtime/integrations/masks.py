@@ -11,10 +11,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from attndsl.diagnostics import error
+from attndsl.diagnostics import AttnError, Diagnostic
 
 
 class Pattern(NamedTuple):
@@ -37,16 +36,6 @@ class Pattern(NamedTuple):
         return ", ".join(parts)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[no-untyped-call]
-def described(function: Callable[..., Any]) -> tuple[tuple[Any, ...], Tensor | None]:
-    """`describe` for graphs, whose constants are plain tuples; the pattern's arguments come first.
-
-    Dynamo makes a constant of a function that holds no tensor.
-    """
-    pattern, document = describe(function)
-    return tuple(pattern), document
-
-
 def describe(function: Callable[..., Any]) -> tuple[Pattern, Tensor | None]:
     """The pattern of a mask function and, where sequences are packed, int `[B, L]` documents.
 
@@ -55,11 +44,7 @@ def describe(function: Callable[..., Any]) -> tuple[Pattern, Tensor | None]:
     found: dict[str, Any] = {}
     _collect(function, found)
     document = found.pop("document", None)
-    pattern = Pattern(**found, documents=document is not None)
-    if pattern.documents and pattern.chunk is not None:
-        # Chunks are then counted from each document's first token.
-        raise _unknown("chunks inside of packed documents")
-    return pattern, document
+    return Pattern(**found, documents=document is not None), document
 
 
 def _collect(function: Callable[..., Any], found: dict[str, Any]) -> None:
@@ -83,11 +68,12 @@ def _collect(function: Callable[..., Any], found: dict[str, Any]) -> None:
             for part in held["mask_functions"]:
                 _collect(part, found)
         case _:
-            raise _unknown(f"`{name}`")
+            raise AttnError([unknown(f"`{name}`")])
 
 
-def _unknown(what: str) -> Exception:
-    return error(
+def unknown(what: str) -> Diagnostic:
+    """Of a mask that no spec is compared with."""
+    return Diagnostic(
         "A102",
         f"the model asks for a mask that is not understood: {what}",
         help="known are causal and bidirectional masks, sliding windows, chunks, packed documents "

@@ -95,6 +95,7 @@ class Implementation:
         for what, complaint in assumed:
             assert keys is not None
             torch._assert_async(~keys.has(what), complaint)
+        numbers = {name: request.value(sources[name]) for name in parameters}
         inputs = {name: _fitted(request.value(sources[name]), rank) for name, rank, _ in filled}
         length = key.shape[2]
         if keys is not None and keys.length < length:
@@ -104,7 +105,7 @@ class Implementation:
                     inputs[name] = inputs[name][..., : keys.length]
             key, value = key[:, :, : keys.length], value[:, :, : keys.length]
         output = self._kernels[number](
-            query, key, value, scale=scaling, dropout=dropout or None, **dict(parameters), **inputs
+            query, key, value, scale=scaling, dropout=dropout or None, **numbers, **inputs
         )
         return output.transpose(1, 2).contiguous(), None
 
