@@ -21,6 +21,22 @@ ELEMENT_DTYPES = {Scalar.BOOL: torch.bool, Scalar.INT: torch.int32, Scalar.FLOAT
 _INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8)
 _GREATEST = 2**31 - 1
 
+# What other libraries' attention takes, and where it is here.
+_ELSEWHERE = {
+    **dict.fromkeys(("is_causal", "causal"), "the spec says which keys are seen: `mask = causal`"),
+    **dict.fromkeys(
+        ("attn_mask", "attention_mask", "key_padding_mask", "mask"),
+        "the spec says which keys are seen, by an input such as `input present: bool[B, Lk]` and "
+        "`mask = present[b, j]`",
+    ),
+    **dict.fromkeys(("attn_bias", "bias"), "the spec adds it to the score, from an `input`"),
+    **dict.fromkeys(("dropout_p", "p_dropout"), "its name is `dropout`"),
+    **dict.fromkeys(("softmax_scale", "sm_scale", "scaling"), "its name is `scale`"),
+    "enable_gqa": "`k` and `v` with fewer heads than `q` need no option",
+    "window_size": "the spec says it, by a parameter: `mask = causal and i - j < window`",
+    "alibi_slopes": "the spec says it: `score = dot(q, k) * scale - slope[h] * (i - j)`",
+}
+
 
 def check_names(attention: Attention, inputs: Iterable[str]) -> None:
     """Raises `AttnError` A071 for an input that is missing, A072 for one that is not declared."""
@@ -41,7 +57,8 @@ def check_names(attention: Attention, inputs: Iterable[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             takes = ", ".join(f"`{one}`" for one in known) or "none"
-            advice = f"did you mean `{near[0]}`?" if near else f"its inputs: {takes}"
+            advice = _ELSEWHERE.get(name) or f"its inputs: {takes}"
+            advice = f"did you mean `{near[0]}`?" if near else advice
             problems.append(
                 Diagnostic("A072", f"`{attention.name}` has no input `{name}`", None, "", advice)
             )
