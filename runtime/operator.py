@@ -30,7 +30,6 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from attndsl.attention import has_statistic
-from attndsl.diagnostics import error
 from attndsl.runtime.arguments import check_call
 from attndsl.runtime.gradients import (
     attend,
@@ -41,10 +40,8 @@ from attndsl.runtime.gradients import (
     refuse_twice,
 )
 from attndsl.runtime.kernel import Kernel
-from attndsl.runtime.options import Options
+from attndsl.runtime.operator_arguments import Arguments
 from attndsl.runtime.packed_arguments import check_packed
-
-Grid = Sequence[int] | None
 
 # Kernels of this process by their specs, so that a graph made here runs what its author tuned.
 _KERNELS: WeakValueDictionary[str, Kernel] = WeakValueDictionary()
@@ -73,18 +70,12 @@ def _parsed(spec: str) -> Kernel:
 
 
 _library: Any = torch.library.Library("attndsl", "FRAGMENT")  # type: ignore[no-untyped-call]
-_CALL = (
-    "str spec, Tensor q, Tensor k, Tensor? v, Tensor[] inputs, "
-    "Tensor? cu_seqlens, Tensor? cu_seqlens_k, "
-    "float? scale, SymInt? offset, SymInt[]? grid"
-)
-_DROPOUT = "float? dropout=None, Tensor? seed=None"
+_RESULTS = "Tensor out, Tensor statistic, Tensor? of_out, Tensor? of_statistic, bool[] needed"
 _library.define(
-    f"attend({_CALL}, {_DROPOUT}) -> (Tensor, Tensor)", tags=torch.Tag.pt2_compliant_tag
+    f"attend({Arguments.schema()}) -> (Tensor, Tensor)", tags=torch.Tag.pt2_compliant_tag
 )
 _library.define(
-    f"attend_backward({_CALL}, Tensor out, Tensor statistic, Tensor? of_out, Tensor? of_statistic, "
-    f"bool[] needed, {_DROPOUT}) -> Tensor[]",
+    f"attend_backward({_RESULTS}, {Arguments.schema()}) -> Tensor[]",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _attend = torch.ops.attndsl.attend.default
@@ -96,115 +87,58 @@ def _named(kernel: Kernel, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     return {one.name: tensor for one, tensor in zip(declared, inputs, strict=True)}
 
 
-def _options(
-    scale: float | None,
-    offset: int | None,
-    grid: Grid,
-    cu_seqlens: Tensor | None,
-    cu_seqlens_k: Tensor | None,
-    dropout: float | None,
-    seed: Tensor | None,
-) -> Options:
-    if dropout and seed is None:
-        raise error("A079", "`attend` needs a `seed` with `dropout`", help="draw one for both")
-    axes = None if grid is None else tuple(grid)
-    return Options(scale, offset, axes, False, dropout, seed, cu_seqlens, cu_seqlens_k)
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    given = Arguments(*arguments)
+    kernel = kernel_of(given.spec)
+    named = _named(kernel, given.inputs)
+    return kernel.calls.forward(given.q, given.k, given.v, given.options, named)
 
 
-def _forward(
-    spec: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    inputs: Sequence[Tensor],
-    cu_seqlens: Tensor | None,
-    cu_seqlens_k: Tensor | None,
-    scale: float | None,
-    offset: int | None,
-    grid: Grid,
-    dropout: float | None = None,
-    seed: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    kernel = kernel_of(spec)
-    return kernel.calls.forward(
-        *(q, k, v, _options(scale, offset, grid, cu_seqlens, cu_seqlens_k, dropout, seed)),
-        _named(kernel, inputs),
-    )
-
-
-def _fake_forward(
-    spec: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    inputs: Sequence[Tensor],
-    cu_seqlens: Tensor | None,
-    cu_seqlens_k: Tensor | None,
-    scale: float | None,
-    offset: int | None,
-    grid: Grid,
-    dropout: float | None = None,
-    seed: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    kernel = kernel_of(spec)
+def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    given = Arguments(*arguments)
+    kernel = kernel_of(given.spec)
     attention = kernel.attention
-    operands = {"q": q, "k": k, "v": v}
-    options = _options(scale, offset, grid, cu_seqlens, cu_seqlens_k, dropout, seed)
     has_one = has_statistic(attention.normalizer)
-    named = _named(kernel, inputs)
+    operands, options, named = given.operands, given.options, _named(kernel, given.inputs)
     if options.is_packed:
         sizes = check_packed(attention, operands, named, options)[0].sizes
         rows = sizes["H"], sizes["Lq"]
-        out = q.new_empty((sizes["Lq"], sizes["H"], sizes["Dv"]))
-        return out, q.new_empty(rows if has_one else (0,), dtype=torch.float32)
+        out = given.q.new_empty((sizes["Lq"], sizes["H"], sizes["Dv"]))
+        return out, out.new_empty(rows if has_one else (0,), dtype=torch.float32)
     sizes = check_call(attention, operands, named, options).sizes
     every_row = sizes["B"], sizes["H"], sizes["Lq"]
-    out = q.new_empty((*every_row, sizes["Dv"]))
-    return out, q.new_empty(every_row if has_one else (0,), dtype=torch.float32)
+    out = given.q.new_empty((*every_row, sizes["Dv"]))
+    return out, out.new_empty(every_row if has_one else (0,), dtype=torch.float32)
 
 
 def _backward(
-    spec: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    inputs: Sequence[Tensor],
-    cu_seqlens: Tensor | None,
-    cu_seqlens_k: Tensor | None,
-    scale: float | None,
-    offset: int | None,
-    grid: Grid,
     out: Tensor,
     statistic: Tensor,
     of_out: Tensor | None,
     of_statistic: Tensor | None,
     needed: Sequence[bool],
-    dropout: float | None = None,
-    seed: Tensor | None = None,
+    *arguments: Any,
 ) -> list[Tensor]:
-    kernel = kernel_of(spec)
-    named = _named(kernel, inputs)
-    operation = kernel.calls.differentiable(
-        *(q, k, v, _options(scale, offset, grid, cu_seqlens, cu_seqlens_k, dropout, seed)),
-        named,
-    )
-    arguments = {"q": q, "k": k, "v": v, **named}
-    wanted = tuple(name for name, need in zip(arguments, needed, strict=True) if need)
-    return operation.gradients(arguments, (out, statistic), (of_out, of_statistic), wanted)
-
-
-# Where it stands among the arguments that follow the tensors.
-_NEEDED = 9
+    given = Arguments(*arguments)
+    kernel = kernel_of(given.spec)
+    named = _named(kernel, given.inputs)
+    operation = kernel.calls.differentiable(given.q, given.k, given.v, given.options, named)
+    tensors = {**given.operands, **named}
+    wanted = tuple(name for name, need in zip(tensors, needed, strict=True) if need)
+    return operation.gradients(tensors, (out, statistic), (of_out, of_statistic), wanted)
 
 
 def _fake_backward(
-    spec: str, q: Tensor, k: Tensor, v: Tensor | None, inputs: Sequence[Tensor], *rest: Any
+    out: Tensor,
+    statistic: Tensor,
+    of_out: Tensor | None,
+    of_statistic: Tensor | None,
+    needed: Sequence[bool],
+    *arguments: Any,
 ) -> list[Tensor]:
-    needed = rest[_NEEDED]
-    tensors = (q, k, v, *inputs)
     return [
         one.new_empty(one.shape)
-        for one, need in zip(tensors, needed, strict=True)
+        for one, need in zip(Arguments(*arguments).tensors, needed, strict=True)
         if need and one is not None
     ]
 
@@ -212,19 +146,17 @@ def _fake_backward(
 class _ByOperator:
     """A call of the operator, for autograd: forward below it, backward by the other operator."""
 
-    def __init__(
-        self, keys: Any, spec: str, names: tuple[str, ...], options: tuple[Any, ...]
-    ) -> None:
-        self._keys, self._spec, self._names, self._options = keys, spec, names, options
+    def __init__(self, keys: Any, given: Arguments, inputs: tuple[str, ...]) -> None:
+        self._keys, self._given, self._inputs = keys, given, inputs
 
     @property
     def has_log_sum_exp(self) -> bool:
-        return has_log_sum_exp(kernel_of(self._spec).attention)
+        return has_log_sum_exp(kernel_of(self._given.spec).attention)
 
     def forward(self, arguments: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         with levels_below():
             result: tuple[Tensor, Tensor] = _below_autograd(
-                _attend, self._keys, self._spec, *self._operands(arguments), *self._options
+                _attend, self._keys, *self._given.with_tensors(arguments, self._inputs)
             )
         return result
 
@@ -235,17 +167,11 @@ class _ByOperator:
         gradients: tuple[Tensor | None, Tensor | None],
         wanted: tuple[str, ...],
     ) -> list[Tensor]:
-        needed = [name in wanted for name in ("q", "k", "v", *self._names)]
-        operands = self._operands(arguments)
-        given, dropout = self._options[:5], self._options[5:]
+        needed = [name in wanted for name in ("q", "k", "v", *self._inputs)]
         found: list[Tensor] = _attend_backward(
-            self._spec, *operands, *given, *results, *gradients, needed, *dropout
+            *results, *gradients, needed, *self._given.with_tensors(arguments, self._inputs)
         )
         return found
-
-    def _operands(self, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
-        inputs = [arguments[name] for name in self._names]
-        return arguments["q"], arguments["k"], arguments["v"], inputs
 
 
 def _below_autograd(operator: Any, keys: Any, *arguments: Any) -> Any:
@@ -253,26 +179,15 @@ def _below_autograd(operator: Any, keys: Any, *arguments: Any) -> Any:
         return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
 
 
-def _recorded_forward(
-    keys: Any,
-    spec: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    inputs: Sequence[Tensor],
-    *options: Any,
-) -> tuple[Tensor, Tensor]:
-    tensors = (q, k, v, *inputs)
-    if has_tangent(tensors):
+def _recorded_forward(keys: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+    given = Arguments(*arguments)
+    if has_tangent(given.tensors):
         refuse_forward_mode()
-    if not _requires_gradient(tensors):
-        result: tuple[Tensor, Tensor] = _below_autograd(
-            _attend, keys, spec, q, k, v, inputs, *options
-        )
+    if not _requires_gradient(given.tensors):
+        result: tuple[Tensor, Tensor] = _below_autograd(_attend, keys, *given)
         return result
-    named = _named(kernel_of(spec), inputs)
-    operation = _ByOperator(keys, spec, tuple(named), options)
-    return attend(operation, {"q": q, "k": k, "v": v, **named})
+    named = _named(kernel_of(given.spec), given.inputs)
+    return attend(_ByOperator(keys, given, tuple(named)), {**given.operands, **named})
 
 
 def _recorded_backward(keys: Any, *arguments: Any) -> Sequence[Tensor]:
@@ -292,19 +207,17 @@ def _cast(device: str) -> Callable[..., tuple[Tensor, Tensor]]:
     key = getattr(torch._C.DispatchKey, "Autocast" + torch._C._dispatch_key_for_device(device))
     below = torch._C.DispatchKeySet(key)
 
-    def cast(
-        spec: str, q: Tensor, k: Tensor, v: Tensor | None, *rest: Any
-    ) -> tuple[Tensor, Tensor]:
-        dtype = torch.get_autocast_dtype(device)
+    def lowered(one: Any) -> Any:
         # Autocast leaves doubles alone, which attention refuses by name.
-        operands = [
-            one.to(dtype)
-            if one is not None and one.is_floating_point() and one.dtype is not torch.float64
-            else one
-            for one in (q, k, v)
-        ]
+        if one is None or not one.is_floating_point() or one.dtype is torch.float64:
+            return one
+        return one.to(torch.get_autocast_dtype(device))
+
+    def cast(*arguments: Any) -> tuple[Tensor, Tensor]:
+        given = Arguments(*arguments)
+        given = given._replace(q=lowered(given.q), k=lowered(given.k), v=lowered(given.v))
         with torch._C._ExcludeDispatchKeyGuard(below):
-            result: tuple[Tensor, Tensor] = _attend(spec, *operands, *rest)
+            result: tuple[Tensor, Tensor] = _attend(*given)
         return result
 
     return cast

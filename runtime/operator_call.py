@@ -8,26 +8,19 @@ reads no further into attndsl than this file.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from attndsl.runtime.dropout import check_dropout, drawn_seed
+from attndsl.runtime.graph_constants import constant_of_graph
+from attndsl.runtime.operator_arguments import Arguments
 from attndsl.runtime.options import Options
 
 if TYPE_CHECKING:
     from attndsl.runtime.kernel import Kernel
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _constant_of_graph(function: Function) -> Function:
-    """Called while a graph is made, on constants, for a constant."""
-    marked: Function = torch.compiler.assume_constant_result(function)  # type: ignore[no-untyped-call]
-    return marked
 
 
 def attend(
@@ -51,13 +44,17 @@ def attend(
         grid = tuple(grid[axis] for axis in _axes(identity, tuple(grid)))
     if not torch.compiler.is_compiling():
         check_dropout(options.dropout, options.seed)
-    dropout, seed = options.dropout, None
-    if dropout:
-        seed = _seed(options.seed)
-    out, log_sum_exp = torch.ops.attndsl.attend(
-        *(spec, q, k, v, inputs, options.cu_seqlens, options.cu_seqlens_k),
-        *(options.scale, options.offset, grid, dropout, seed),
+    arguments = Arguments(
+        *(spec, q, k, v, inputs),
+        cu_seqlens=options.cu_seqlens,
+        cu_seqlens_k=options.cu_seqlens_k,
+        scale=options.scale,
+        offset=options.offset,
+        grid=grid,
+        dropout=options.dropout,
+        seed=_seed(options.seed) if options.dropout else None,
     )
+    out, log_sum_exp = torch.ops.attndsl.attend(*arguments)
     return (out, log_sum_exp) if options.return_lse else out
 
 
@@ -82,35 +79,36 @@ def _tensor(value: Any, dtype: torch.dtype, like: Tensor) -> Any:
     return torch.full((), value, dtype=dtype, device=like.device)
 
 
-@_constant_of_graph
+@constant_of_graph
 def _parameters(identity: str) -> tuple[str, ...]:
     return tuple(one.name for one in _kernel(identity).attention.parameters)
 
 
-@_constant_of_graph
+@constant_of_graph
 def _inputs(identity: str) -> tuple[tuple[str, torch.dtype], ...]:
     """The inputs in the order in which the operator takes them."""
-    from attndsl.runtime.arguments import ELEMENT_DTYPES
+    from attndsl.runtime.inputs import ELEMENT_DTYPES
 
     declared = _kernel(identity).attention.inputs
     return tuple((one.name, ELEMENT_DTYPES[one.element]) for one in declared)
 
 
-@_constant_of_graph
+@constant_of_graph
 def _axes(identity: str, named: tuple[str, ...]) -> tuple[str, ...]:
     """The axes in the order of the spec. Raises `AttnError` A077 where others are named."""
-    from attndsl.runtime.arguments import check_axes
+    from attndsl.runtime.choices import check_axes
 
     axes = _kernel(identity).attention.axes
     check_axes(axes, named)
     return axes
 
 
-@_constant_of_graph
+@constant_of_graph
 def _spec(identity: str, names: tuple[str, ...], return_lse: bool, **parameters: Any) -> str:
     """The spec with its parameters bound. Raises `AttnError` for what does not depend on tensors:
     A06x for parameters, A071 and A072 for inputs, A079 for a log-sum-exp that there is not."""
-    from attndsl.runtime.arguments import check_log_sum_exp, check_names
+    from attndsl.runtime.choices import check_log_sum_exp
+    from attndsl.runtime.inputs import check_names
     from attndsl.runtime.operator import spec_of
 
     kernel = _kernel(identity).bind(**parameters)

@@ -24,7 +24,8 @@ from attndsl.evaluate import evaluate_size
 from attndsl.expression import Expression, Size, walk
 from attndsl.printing import text
 from attndsl.records import dataclass
-from attndsl.runtime.arguments import Call, check_call, check_names, declared
+from attndsl.runtime.arguments import Call, check_call
+from attndsl.runtime.inputs import check_names, declared
 from attndsl.runtime.options import Options
 
 _BOUNDS = ("cu_seqlens", "cu_seqlens_k")

@@ -5,10 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from naive import Case, Shape
 
 from attndsl.evaluate import Environment, evaluate
-from attndsl.expression import Expression
-from attndsl.planner.block_map import Kind
+from attndsl.expression import Expression, Read, index_names, walk
+from attndsl.planner.block_map import Kind, Table
+
+
+def table_for(mask: Expression) -> Table:
+    """The block table of a mask, whether it needs one or not."""
+    reads = sorted({node.name for node in walk(mask) if isinstance(node, Read)})
+    return Table(index_names(mask) & frozenset("bhg"), tuple(reads))
+
+
+def sizes_of_case(case: Case, shape: Shape) -> dict[str, int]:
+    """All that the mask of an example may ask for."""
+    sizes = {
+        "B": shape.batch,
+        "H": shape.heads,
+        "Hkv": shape.key_heads,
+        "Lq": shape.queries,
+        "Lk": shape.keys,
+        "offset": shape.keys - shape.queries if shape.offset is None else shape.offset,
+    }
+    axes = case.call(shape).axes(case.load().axes) or {}
+    return {**sizes, **{f"axis.{name}": length for name, length in axes.items()}}
 
 
 def pairs(

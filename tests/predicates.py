@@ -24,6 +24,17 @@ from attndsl.expression import (
 Values = Mapping[str, int | np.ndarray]
 
 
+def random_inputs(keys: int, seed: int) -> dict[str, np.ndarray]:
+    """Numbers for all that a mask of `predicates(reads=True)` may read, for four heads."""
+    random = np.random.default_rng(seed)
+    return {
+        "doc": np.sort(random.integers(-5, 5, keys)),
+        "flag": random.random(keys) < 0.1,
+        "limit": random.integers(-5, keys + 5, 4),
+        "head_flag": random.random(4) < 0.5,
+    }
+
+
 def evaluate_scalar(expression: Expression, values: Values) -> int | bool:
     """The value at one point; inputs are arrays in `values` under their names."""
     match expression:

@@ -159,7 +159,7 @@ def test_opcheck_of_the_backward() -> None:
     needed = [True] * 5
     torch.library.opcheck(
         torch.ops.attndsl.attend_backward.default,
-        (*call, *results, *gradients, needed, dropout, seed),
+        (*results, *gradients, needed, *call, dropout, seed),
     )
 
 

@@ -6,24 +6,19 @@ import time
 
 import numpy as np
 import pytest
-from block_grids import kinds, pairs
+from block_grids import kinds, pairs, sizes_of_case, table_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import CASES, Case
-from predicates import predicates
+from predicates import predicates, random_inputs
 from unjudged import unjudged
 
 from attndsl.expression import Expression, Read, index_names, walk
-from attndsl.planner.block_map import BlockTable, Table
+from attndsl.planner.block_map import BlockTable
 from attndsl.planner.classify import classes, count_visits
 from attndsl.planner.table import build_table
 
 TILES = (16, 32, 48, 64, 128)
-
-
-def table_for(mask: Expression) -> Table:
-    reads = sorted({node.name for node in walk(mask) if isinstance(node, Read)})
-    return Table(index_names(mask) & frozenset("bhg"), tuple(reads))
 
 
 def sizes_of(queries: int, keys: int, **others: int) -> dict[str, int]:
@@ -75,15 +70,8 @@ def test_random_predicates_are_exact(
     block_n: int,
     seed: int,
 ) -> None:
-    random = np.random.default_rng(seed)
-    inputs = {
-        "doc": np.sort(random.integers(-5, 5, keys)),
-        "flag": random.random(keys) < 0.1,
-        "limit": random.integers(-5, keys + 5, 4),
-        "head_flag": random.random(4) < 0.5,
-    }
     sizes = sizes_of(queries, keys, offset=keys - queries + shift, B=1)
-    check(mask, sizes, (block_m, block_n), inputs)
+    check(mask, sizes, (block_m, block_n), random_inputs(keys, seed))
 
 
 TABLES = [
@@ -103,14 +91,8 @@ def test_examples_are_exact(case: Case) -> None:
     attention = case.load()
     for number, shape in enumerate(case.shapes):
         call = case.call(shape)
-        sizes = sizes_of(
-            shape.queries, shape.keys, B=shape.batch, H=shape.heads, Hkv=shape.key_heads
-        )
-        if shape.offset is not None:
-            sizes["offset"] = shape.offset
-        for name, length in (call.axes(attention.axes) or {}).items():
-            sizes[f"axis.{name}"] = length
         tile = TILES[number % 5], TILES[(number + 3) % 5]
+        sizes = sizes_of_case(case, shape)
         check(attention.mask, sizes, tile, call.inputs, attention.axes)
 
 

@@ -17,7 +17,8 @@ from attndsl.diagnostics import AttnError
 from attndsl.evaluate import Environment, evaluate
 from attndsl.integrations import transformers as attention
 from attndsl.runtime.integrations.agreement import disagreement
-from attndsl.runtime.integrations.masks import KeyMask, Keys, Pattern, describe, key_mask
+from attndsl.runtime.integrations.keys import KeyMask, Keys, key_mask
+from attndsl.runtime.integrations.masks import Pattern, describe
 
 CAUSAL = masking_utils.causal_mask_function
 

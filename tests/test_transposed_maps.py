@@ -6,13 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from block_grids import is_sound, kinds, pairs
+from block_grids import is_sound, kinds, pairs, sizes_of_case, table_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import CASES, Case
-from predicates import predicates
+from predicates import predicates, random_inputs
 from test_ranges import MASKS, READS, SHAPES, TILES, mask_of, sizes_of
-from test_table import table_for
 
 from attndsl.evaluate import Environment
 from attndsl.expression import TRUE, Expression
@@ -130,15 +129,8 @@ def test_random_predicates_are_sound(
     seed: int,
 ) -> None:
     """In closed form, if there is one; tables are exact."""
-    random = np.random.default_rng(seed)
-    inputs = {
-        "doc": np.sort(random.integers(-5, 5, keys)),
-        "flag": random.random(keys) < 0.1,
-        "limit": random.integers(-5, keys + 5, 4),
-        "head_flag": random.random(4) < 0.5,
-    }
     sizes = {**sizes_of(queries, keys, keys - queries + shift), "B": 1}
-    place = {"inputs": inputs, "head": seed % 4}
+    place = {"inputs": random_inputs(keys, seed), "head": seed % 4}
     tile = block_m, block_n
     compare(mask, table_for(mask), sizes, tile, **place)  # type: ignore[arg-type]
     ranges = transposed_ranges(mask)
@@ -159,14 +151,7 @@ def test_examples_are_exact(case: Case) -> None:
     assert stage is not None
     for number, shape in enumerate(case.shapes):
         call = case.call(shape)
-        sizes = {
-            **sizes_of(shape.queries, shape.keys, shape.offset),
-            "B": shape.batch,
-            "H": shape.heads,
-            "Hkv": shape.key_heads,
-        }
-        for name, length in (call.axes(attention.axes) or {}).items():
-            sizes[f"axis.{name}"] = length
+        sizes = sizes_of_case(case, shape)
         environment = Environment(
             sizes=sizes, axes=attention.axes, inputs=dict(call.inputs), clamp=True
         )

@@ -21,7 +21,8 @@ from attndsl.module import load_text
 from attndsl.planner import plan
 from attndsl.planner.block_map import Table
 from attndsl.planner.table import build_table
-from attndsl.runtime.arguments import BUFFER_DTYPES, ELEMENT_DTYPES
+from attndsl.runtime.arguments import BUFFER_DTYPES
+from attndsl.runtime.inputs import ELEMENT_DTYPES
 from attndsl.runtime.targets import device_target
 from attndsl.runtime.triton import GpuProgram, InterpretedProgram
 from attndsl.runtime.triton_compile import choose

@@ -70,9 +70,9 @@ def run(
 
     import torch
 
-    from attndsl.runtime.arguments import TORCH_DTYPES
     from attndsl.runtime.compilation import specialize
     from attndsl.runtime.kernel import Kernel
+    from attndsl.runtime.operands import TORCH_DTYPES
 
     element = TORCH_DTYPES[specialize(bound, sizes.D, sizes.Dv, dtype or "fp32").dtype]
     where = options.device(device)

@@ -42,8 +42,8 @@ def sampled_call(
     """Read the command's options; what no file gives is random."""
     import torch
 
-    from attndsl.runtime.arguments import TORCH_DTYPES
     from attndsl.runtime.compilation import specialize
+    from attndsl.runtime.operands import TORCH_DTYPES
 
     sizes = options.parse_shape(shape)
     bound = options.bound(options.choose(options.load_spec(spec), attention), param)

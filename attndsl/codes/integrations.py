@@ -89,7 +89,9 @@ passed with each call instead.""",
         title="a layer that cannot be built or called like this",
         explanation="""\
 Heads share the width `embed_dim`, and queries' heads those of keys and values, evenly.
-`initial` and `data` name inputs of the spec; an input that is learned is not passed.""",
+`initial` and `data` name inputs of the spec, and `initial` begins in their shape; an input that
+is learned is not passed. `dropout` and `scale` are chosen when the layer is built; for
+`return_lse` and `cu_seqlens`, call its kernel.""",
         wrong=_BIAS + "attndsl.nn.Attention(module.biased, 32, 5, max_length=16)\n",
         right=_BIAS + "attndsl.nn.Attention(module.biased, 32, 4, max_length=16)\n",
         language="python",

@@ -14,10 +14,11 @@ from attndsl.diagnostics import error
 from attndsl.evaluate import evaluate_size
 from attndsl.expression import Expression, Scalar, Size, Vector, walk
 from attndsl.printing import text
-from attndsl.runtime.arguments import needs_value
 from attndsl.runtime.dropout import check_dropout
 from attndsl.runtime.kernel import Kernel
+from attndsl.runtime.layer.arguments import check_data, check_embedded, check_kernel
 from attndsl.runtime.layer.initial import Initial, initial_value
+from attndsl.runtime.operands import needs_value
 from attndsl.runtime.slices import check_slices
 from attndsl.suggestions import suggestion
 
@@ -64,11 +65,13 @@ class Attention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_kernel(kernel)
         check_dropout(dropout, None)
         self.dropout = dropout
         self.kernel = kernel.bind()
         spec = self.kernel.attention
         self.embed_dim, self.max_length, self.scale = embed_dim, max_length, scale
+        self._context_dim = context_dim or embed_dim or 0
         self.num_heads = num_heads
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         self.head_dim = _head_dim(spec, embed_dim, num_heads, self.num_kv_heads, head_dim)
@@ -101,12 +104,15 @@ class Attention(nn.Module):
         `offset`, `grid` and `seed` are a kernel's; `data` holds the inputs that are not learned.
         Returns `[B, Lq, embed_dim]`, or `[B, H, Lq, Dv]` without projections. Raises `AttnError` as
         a kernel does, A104 for more positions than a learned input has, and A105 for one that is
-        passed.
+        passed, and for options that a layer is built with.
         """
-        self._check_data(data)
+        check_data(self._spec, self._learned, data)
         key = query if key is None else key
         value = key if value is None else value
         if self.embed_dim is not None:
+            check_embedded("query", query, self.embed_dim)
+            check_embedded("key", key, self._context_dim)
+            check_embedded("value", value, self._context_dim)
             query = self._heads(self.q_proj(query))
             key = self._heads(self.k_proj(key))
             value = self._heads(self.v_proj(value)) if self.v_proj is not None else value
@@ -216,19 +222,14 @@ class Attention(nn.Module):
             begin = self._initial.get(name)
             begin = begin(shape) if callable(begin) and not isinstance(begin, Tensor) else begin
             begin = initial_value(self._spec, name, shape) if begin is None else begin
-            with torch.no_grad():
-                parameter.copy_(begin if isinstance(begin, Tensor) else torch.full(shape, begin))
-
-    def _check_data(self, data: Mapping[str, Any]) -> None:
-        for one in self._learned:
-            if one.name in data:
+            if isinstance(begin, Tensor) and tuple(begin.shape) not in (shape, ()):
                 raise error(
                     "A105",
-                    f"`{one.name}` is a parameter of this layer, and is not passed",
-                    one.span,
-                    label="declared here",
-                    help=f'to pass it with each call, build the layer with `data=["{one.name}"]`',
+                    f"`{name}` is {list(shape)} in this layer, and begins as {list(begin.shape)}",
+                    help="a number or a function of the shape will do as well",
                 )
+            with torch.no_grad():
+                parameter.copy_(begin if isinstance(begin, Tensor) else torch.full(shape, begin))
 
     def _inputs_for_call(
         self, query_length: int, key_length: int, offset: int | None
