@@ -33,9 +33,11 @@ QUICK = {
 # Relative to a gradient: errors as small as this need no comparison. For short floats it is what
 # rounding the gradient itself may cost; in float32 some of PyTorch's gradients are all but exact.
 FLOORS = {torch.float32: 2.0**-19, torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}
-# Scores of this one reach 100, and so does the log-sum-exp that weights are made from again: in
-# float32 it is off by 4e-6, and so is the gradient of every row.
-WIDER = {"cosine": 64.0}
+# By name and number of queries, in float32. The forward sums up the scores of few queries in an
+# order of its own. Where scores reach 100, those that the backward makes again differ by their last
+# digit, 8e-6, and so do the weights: errors are 8e-6 at most, 9e-6 without vector instructions.
+# By the forward for many queries they are 1.3e-6, but one query takes six times as long by it.
+WIDER = {("cosine", 1): 6.0}
 CALLS = [
     pytest.param(
         case,
@@ -77,7 +79,8 @@ def check(case: Case, shape: Shape, dtype: torch.dtype) -> None:
             float(np.linalg.norm(one - expected))
             for one in (gradient.double().numpy(), theirs[name])
         )
-        floor = WIDER.get(case.name, 1.0) * FLOORS[dtype] * float(np.linalg.norm(expected))
+        wider = WIDER.get((case.name, shape.queries), 1.0) if dtype is torch.float32 else 1.0
+        floor = wider * FLOORS[dtype] * float(np.linalg.norm(expected))
         assert error <= max(2 * allowed, floor), (name, error / floor, allowed / floor)
 
 

@@ -43,7 +43,9 @@ def test_plan_text(name: str, golden: Callable[[Path, str], None]) -> None:
     golden(GOLDEN / f"{name}.txt", str(plan(attention)))
 
 
-@pytest.mark.parametrize("name", ["alibi", "forgetting", "gemma2", "gpt_oss", "hedgehog", "t5"])
+@pytest.mark.parametrize(
+    "name", ["alibi", "cosine", "forgetting", "gemma2", "gpt_oss", "hedgehog", "t5"]
+)
 def test_backward_text(name: str, golden: Callable[[Path, str], None]) -> None:
     attention = bind(load_file(EXAMPLES / f"{name}.attn").attentions[name])
     golden(GOLDEN / f"backward_{name}.txt", str(plan_backward(attention)))

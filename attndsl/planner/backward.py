@@ -48,6 +48,7 @@ from attndsl.expression import (
     walk,
 )
 from attndsl.planner import algebra
+from attndsl.planner.balance import Balance, Slope
 from attndsl.planner.derivative import adjoints, placed
 from attndsl.planner.floats import ONE, ZERO, filled, minus, negative, over, plus, times
 from attndsl.planner.graph import reads
@@ -137,6 +138,9 @@ class _Backward:
         self._folds: dict[str, list[FoldTerm]] = {}
         self._addends: dict[str, list[Buffer]] = {}
         self._tokens: dict[str, list[tuple[str, Expression]]] = {}
+        self._balance: Balance | None = None
+        self._surplus: Expression | None = None
+        self._excesses: dict[str, Expression] = {}
 
     def plan(self) -> Plan:
         self._differentiate_pairs()
@@ -194,14 +198,22 @@ class _Backward:
             delta = minus(delta, LOG_SUM_EXP_GRADIENT)
         delta = self._per_row("delta", delta)
         weight = _exp(minus(self._attend.score, shift))
+        of_score = times(weight, minus(of_value, delta))
+        of_row: Expression = ZERO
+        if self._with_log_sum_exp:
+            of_row = Select(seen, LOG_SUM_EXP_GRADIENT, ZERO, FLOAT)
         if sink is not None:
             sunk = _exp(minus(sink, shift))
             of_sink_value: Expression = ZERO
             if sink_value is not None:
                 of_sink_value = Call("dot", (OUT_GRADIENT, sink_value), FLOAT)
                 self._add_row(sink_value, times(sunk, OUT_GRADIENT))
-            self._add_row(sink, times(sunk, minus(of_sink_value, delta)))
-        return weight, times(weight, minus(of_value, delta))
+            of_sink = times(sunk, minus(of_sink_value, delta))
+            self._add_row(sink, of_sink)
+            of_row = minus(of_row, of_sink)
+        slopes = adjoints(self._attend.score, ONE, self._is_leaf)
+        self._balance = Balance(weight, of_score, slopes, of_row)
+        return weight, of_score
 
     def _elementwise(
         self, normalizer: Elementwise, of_value: Expression
@@ -251,8 +263,11 @@ class _Backward:
                 self._add_sum(Source(name, _NOUGHT, type.size), side, adjoint, None)
             case Read(name) if name in self._prepares and name in self._needed:
                 size = leaf.type.size if isinstance(leaf.type, Vector) else None
-                target = name, self._prepares[name].side, _NOUGHT, size
-                self._sums.setdefault(target, []).append((adjoint, None))
+                side = self._prepares[name].side
+                self._sums.setdefault((name, side, _NOUGHT, size), []).append((adjoint, None))
+                slope = self._slope(leaf) if side == "query" and size is None else None
+                if slope is not None and self._has_needed_reads(name):
+                    self._excesses[name] = slope.whole(self._excess(leaf, slope))
             case Read(name) if name in self._needed:
                 self._add_read(leaf, adjoint)
 
@@ -272,9 +287,39 @@ class _Backward:
         names = frozenset().union(*map(index_names, leaf.indices))
         token_side = "query" if side is not Side.KEY else "key heads" if "h" in names else "key"
         size = leaf.type.size if isinstance(leaf.type, Vector) else None
+        slope = self._slope(leaf) if token_side == "query" and size is None else None
+        if slope is not None and self._balance is not None:
+            found = self._sum_of_row(f"{leaf.name}_sum", times(self._balance.of_score, slope.part))
+            excess = self._excess(leaf, slope)
+            self._add_fold(leaf, token_side, slope.whole(minus(found, excess)))
+            return
         buffer = self._token_buffer(f"{leaf.name}_sum", token_side, size)
         self._pair_sums.append(PairSum(buffer, _of_pair(token_side), ((adjoint, None),)))
         self._add_fold(leaf, token_side, _read_token(buffer, token_side))
+
+    def _slope(self, leaf: Read) -> Slope | None:
+        """How a softmax's score depends on a leaf; None where that is not by scores."""
+        return None if self._balance is None else self._balance.slope(leaf)
+
+    def _excess(self, leaf: Read, slope: Slope) -> Expression:
+        """What the sum over a row of `ds` times a slope's part is too much by."""
+        assert self._balance is not None
+        if self._surplus is None:
+            found = self._sum_of_row("ds_sum", self._balance.of_score)
+            self._surplus = minus(found, self._balance.of_row)
+        weighted = times(self._balance.weight, slope.part)
+        return times(self._surplus, self._sum_of_row(f"{leaf.name}_mean", weighted))
+
+    def _sum_of_row(self, stem: str, value: Expression) -> Expression:
+        """A read of the sum over the keys that a query sees."""
+        buffer = self._token_buffer(stem, "query", None)
+        self._pair_sums.append(PairSum(buffer, "query", ((value, None),)))
+        return _read_token(buffer, "query")
+
+    def _has_needed_reads(self, prepared: str) -> bool:
+        element = self._prepares[prepared].element
+        leaves = adjoints(element, ONE, self._is_leaf)
+        return any(isinstance(one, Read) and one.name in self._needed for one in leaves)
 
     def _add_fold(self, leaf: Read, side: str, value: Expression) -> None:
         self._folds.setdefault(leaf.name, []).append(FoldTerm(side, value, leaf.indices))
@@ -327,11 +372,14 @@ class _Backward:
             (side,) = {side for side, _ in self._tokens[name]}
             own = _total(self._tokens[name])
             for leaf, adjoint in adjoints(prepare.element, own, self._is_leaf).items():
-                match leaf:
-                    case Operand(operand) if operand in self._needed:
-                        self._tokens.setdefault(operand, []).append((side, adjoint))
-                    case Read(read) if read in self._needed:
-                        self._add_fold(leaf, side, adjoint)
+                if isinstance(leaf, Operand) and leaf.name in self._needed:
+                    self._tokens.setdefault(leaf.name, []).append((side, adjoint))
+            # Not for operands, which other sums over the same row are added to: what is too much
+            # in one is in the others as well, and where scores gather, most of it cancels.
+            own = minus(own, self._excesses.get(name, ZERO))
+            for leaf, adjoint in adjoints(prepare.element, own, self._is_leaf).items():
+                if isinstance(leaf, Read) and leaf.name in self._needed:
+                    self._add_fold(leaf, side, adjoint)
 
     def _differentiate_scans(self) -> list[Stage]:
         stages: list[Stage] = []

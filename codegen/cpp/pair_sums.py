@@ -60,6 +60,10 @@ class PairSumsKernel:
         self._values: dict[Expression, int] = {
             value: place for place, value in enumerate(dict.fromkeys(floats))
         }
+        # Products and sums of elements take a block's values from memory; plain sums do not.
+        taken = [value for one in stage.sums for value, source in one.terms if source is not None]
+        taken += [total.values[0] for total in self._elements]
+        self._kept_places = {self._values[one] for one in taken if one in self._values}
         pairs = self._pairs = Pairs(stage, self._stored, frame, self._values)
         self._products: PairProducts = FloatPairProducts(pairs)
         if has_bfloat16_form(pairs, tile):
@@ -98,7 +102,7 @@ class PairSumsKernel:
             for member in self._frame.places.members:
                 w.line(member)
             self._products.write_members(w)
-            for place in range(max(len(self._values), len(self._stored.dots))):
+            for place in sorted(self._kept_places.union(range(len(self._stored.dots)))):
                 w.line(f"Floats {scores(place)}[BLOCK_N * COLUMNS];")
             for number, one in enumerate(self._stage.sums):
                 if one.side == "query":
@@ -210,7 +214,7 @@ class PairSumsKernel:
         expressions, pairs = self._expressions, self._frame.scopes[Level.PAIR]
         stored = self._stored.values
         expressions.count(stored.values())
-        # What is a float and summed up is stored too.
+        # What is a float and summed up has a name too.
         expressions.count(stored[value] for value in self._values)
         texts = [as_vector(expressions.text(stored[value]), FLOAT) for value in self._values]
         totals = Writer(comment="//")
@@ -242,7 +246,7 @@ class PairSumsKernel:
                             cell.line(
                                 f"value_{place} = select(visible, value_{place}, floats(0.0f));"
                             )
-                for place in range(len(texts)):
+                for place in sorted(self._kept_places):
                     cell.line(f"scratch.{scores(place)}[key * COLUMNS + column] = value_{place};")
                 if uses(totals.text(), "counts"):
                     seen = "exists[column]" if visible is None else "exists[column] & visible"
