@@ -67,17 +67,44 @@ class Node:
 _Node = TypeVar("_Node", bound=Node)
 
 
-def _hashed_once(node: type[_Node]) -> type[_Node]:
-    """Nodes over operands are looked up often: their hash is not worth a walk each time."""
-    structural = node.__hash__
+def _compared_once(node: type[_Node]) -> type[_Node]:
+    """Nodes over operands are looked up often: their hash is not worth a walk each time, and two
+    graphs that are equal would be compared as trees, in time exponential in their depth."""
+    structural_hash = node.__hash__
+    structural_equality: Callable[[_Node, object], bool] = node.__eq__
 
-    def remembered(self: _Node) -> int:
+    def remembered_hash(self: _Node) -> int:
         known: int | None = self.__dict__.get("_hash")
         if known is None:
-            known = self.__dict__["_hash"] = structural(self)
+            known = self.__dict__["_hash"] = structural_hash(self)
         return known
 
-    node.__hash__ = remembered  # type: ignore[assignment]
+    def remembered_equality(self: _Node, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, node):
+            return False
+        if remembered_hash(self) != remembered_hash(other):
+            return False
+        one, two = _representative(self), _representative(other)
+        if one is two:
+            return True
+        if not structural_equality(self, other):
+            return False
+        # Links lead to lesser addresses, so that threads that link at once make no ring.
+        least, other_end = sorted((one, two), key=id)
+        other_end.__dict__["_equal_to"] = least
+        return True
+
+    node.__hash__ = remembered_hash  # type: ignore[assignment]
+    node.__eq__ = remembered_equality  # type: ignore[assignment]
+    return node
+
+
+def _representative(node: Node) -> Node:
+    """The one among nodes known to be equal that stands for all."""
+    while (other := node.__dict__.get("_equal_to")) is not None:
+        node = other
     return node
 
 
@@ -177,7 +204,7 @@ class Operand(Node):
     type: Vector
 
 
-@_hashed_once
+@_compared_once
 @dataclass(frozen=True)
 class Read(Node):
     """An element of an input or of a token scan: `slope[h]`.
@@ -191,7 +218,7 @@ class Read(Node):
     type: Type
 
 
-@_hashed_once
+@_compared_once
 @dataclass(frozen=True)
 class Unary(Node):
     operator: str  # "-", "not"
@@ -199,7 +226,7 @@ class Unary(Node):
     type: Type
 
 
-@_hashed_once
+@_compared_once
 @dataclass(frozen=True)
 class Binary(Node):
     """Arithmetic `+ - * / // % **`, comparison `< <= > >= == !=`, and `and`, `or`.
@@ -215,7 +242,7 @@ class Binary(Node):
     type: Type
 
 
-@_hashed_once
+@_compared_once
 @dataclass(frozen=True)
 class Select(Node):
     """`then if condition else otherwise`."""
@@ -226,7 +253,7 @@ class Select(Node):
     type: Type
 
 
-@_hashed_once
+@_compared_once
 @dataclass(frozen=True)
 class Call(Node):
     """A built-in function; `FUNCTIONS` in `functions.py` lists them with their types.
@@ -239,7 +266,7 @@ class Call(Node):
     type: Type
 
 
-@_hashed_once
+@_compared_once
 @dataclass(frozen=True)
 class Slice(Node):
     """`vector[start:stop]`; the bounds are integer expressions over sizes and parameters."""
@@ -250,7 +277,7 @@ class Slice(Node):
     type: Vector
 
 
-@_hashed_once
+@_compared_once
 @dataclass(frozen=True)
 class Element(Node):
     """`vector[index]`, a float; the index is an integer expression over sizes and parameters."""
@@ -260,7 +287,7 @@ class Element(Node):
     type: Type = field(default=FLOAT, init=False, compare=False)
 
 
-@_hashed_once
+@_compared_once
 @dataclass(frozen=True)
 class Kept(Node):
     """In a plan: what dropout multiplies the weight of a pair by, 0 or 1 / (1 - p) (`dropout.py`).
@@ -350,12 +377,16 @@ def with_children(expression: Expression, operands: tuple[Expression, ...]) -> E
 
 
 def walk(expression: Expression) -> Iterator[Expression]:
-    """Every node once per place it stands in, parents before children."""
+    """Every node once, however many places share it: derivatives are small as graphs, and as
+    trees exponential in the depth of the spec. What is above a node comes first, by some way."""
+    seen: set[int] = set()
     stack = [expression]
     while stack:
         node = stack.pop()
-        yield node
-        stack.extend(reversed(children(node)))
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            stack.extend(reversed(children(node)))
 
 
 def transform(

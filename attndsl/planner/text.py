@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from attndsl.attention import Elementwise, Normalizer, Softmax
 from attndsl.diagnostics import InternalError
-from attndsl.expression import TRUE, Expression, Index, Literal, Size, Vector, substitute
+from attndsl.expression import TRUE, Expression, Index, Literal, Size, Vector
 from attndsl.planner.block_map import (
     BlockInterval,
     BlockMap,
@@ -30,6 +30,7 @@ from attndsl.planner.plan import (
     Stage,
     is_transposed,
 )
+from attndsl.planner.shared_parts import NamedParts
 from attndsl.printing import normalizer_text, text
 
 _SIZES_OF = {"q": Size("D"), "k": Size("D"), "v": Size("Dv")}
@@ -101,7 +102,9 @@ def _body(stage: Stage) -> Iterator[str]:
             token = "row" if side == "query" else "j"
             places = ["b", stage.head_index, token]
             places += [":"] if isinstance(element.type, Vector) else []
-            yield f"{buffer.name}[{', '.join(places)}] = {text(element)}"
+            parts = NamedParts("part", [element])
+            yield from parts.lines()
+            yield f"{buffer.name}[{', '.join(places)}] = {parts.text(element)}"
         case Scan(buffer, indices, element):
             yield f"{buffer.name}[{', '.join((*indices, 't'))}] += {text(element)}"
         case Attend():
@@ -109,12 +112,15 @@ def _body(stage: Stage) -> Iterator[str]:
         case PairSums():
             yield from _pair_sums(stage)
         case Fold(buffer, terms, addends):
+            parts = NamedParts("part", [term.value for term in terms])
+            yield from parts.lines()
             for addend in addends:
                 yield f"{buffer.name} += {addend.name}"
             for term in terms:
                 place = ", ".join(map(text, term.indices))
                 place = f"[{place}]" if place else ""
-                yield f"{buffer.name}{place} += {text(term.value)}, for each {_token(term.side)}"
+                added = parts.text(term.value)
+                yield f"{buffer.name}{place} += {added}, for each {_token(term.side)}"
 
 
 def _token(side: str) -> str:
@@ -128,8 +134,10 @@ def _token(side: str) -> str:
 
 def _attend(stage: Attend) -> Iterator[str]:
     yield from _tokens_and_dots(stage)
-    yield f"score    = {text(stage.score)}"
-    yield f"mask     = {text(stage.mask)}"
+    parts = NamedParts("part", [stage.score, stage.mask])
+    yield from parts.lines()
+    yield f"score    = {parts.text(stage.score)}"
+    yield f"mask     = {parts.text(stage.mask)}"
     yield f"weights  = {normalizer_text(stage.normalizer)}, {carried_text(stage.normalizer)}"
     if stage.kept is not None:
         yield f"dropout  = weights * {text(stage.kept)}, where they multiply values"
@@ -140,34 +148,27 @@ def _attend(stage: Attend) -> Iterator[str]:
 def _pair_sums(stage: PairSums) -> Iterator[str]:
     yield from _tokens_and_dots(stage)
     yield f"mask     = {text(stage.mask)}"
-    values = _named_values(stage)
-    # What is part of a later value is printed once.
-    known: dict[Expression, Expression] = {}
-    for value, name in values.items():
-        shown = substitute(value, known)
-        yield f"{name:<8} = {text(shown)}"
-        known |= {value: Index(name), shown: Index(name)}
+    values = NamedParts("value", _summed_values(stage), whole=True)
+    yield from values.lines()
     for one in stage.sums:
         token, other = ("row", "j") if one.side == "query" else ("j", "row")
         head = "h" if one.buffer.dimensions[1] == Size("H") else "g"
         parts = [
-            values[value] + ("" if source is None else f" * {source_text(source)}")
+            values.text(value) + ("" if source is None else f" * {source_text(source)}")
             for value, source in one.terms
         ]
         yield f"{one.buffer.name}[b, {head}, {token}] = sum over {other} of {' + '.join(parts)}"
     for each in stage.elements:
         place = ", ".join(map(text, each.indices))
         place = f"[{place}]" if place else ""
-        yield f"{each.buffer.name}{place} = sum over pairs of {values[each.value]}"
+        yield f"{each.buffer.name}{place} = sum over pairs of {values.text(each.value)}"
     yield from _blocks(stage)
 
 
-def _named_values(stage: PairSums) -> dict[Expression, str]:
-    """The values that are summed up, each once, by the name it is printed with."""
-    values = [value for one in stage.sums for value, _ in one.terms]
-    values += [each.value for each in stage.elements]
-    shortest_first = sorted(dict.fromkeys(values), key=lambda value: len(text(value)))
-    return {value: f"value#{number}" for number, value in enumerate(shortest_first)}
+def _summed_values(stage: PairSums) -> Iterator[Expression]:
+    for one in stage.sums:
+        yield from (value for value, _ in one.terms)
+    yield from (each.value for each in stage.elements)
 
 
 def _tokens_and_dots(stage: PairStage) -> Iterator[str]:
