@@ -6,7 +6,7 @@ small inputs, torch does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,6 +37,18 @@ class Backward(Protocol):
     """
 
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Backwards:
+    """The backwards of one attention. `find` gives what differentiates a call: for the gradients of
+    such names, and whether the log-sum-exp has one.
+
+    With `takes_log_sum_exp_gradient` what it gives reads that gradient in any case, be it zeros.
+    """
+
+    find: Callable[[Call, tuple[str, ...], bool], Backward]
+    takes_log_sum_exp_gradient: bool = False
 
 
 @lru_cache(maxsize=256)
@@ -85,14 +97,14 @@ def backward_for(
     return TiledBackward(backward_plan(*asked))
 
 
-def _compiled(
+def program_for_cpu(
     attention: Attention,
     specialization: Specialization,
     target: Target,
     wanted: tuple[str, ...],
     log_sum_exp_gradient: bool,
-) -> Backward:
-    from attndsl.runtime.cpp import build
+) -> tuple[Plan, Program]:
+    """The plan and the emitted C++, from the cache if it has them."""
     from attndsl.runtime.programs import backward_program_of
 
     def emit() -> tuple[Plan, Program]:
@@ -101,12 +113,29 @@ def _compiled(
         plan = backward_plan(attention, wanted, log_sum_exp_gradient, specialization.dropout)
         return plan, cpp.emit(plan, specialization)
 
-    plan, program = backward_program_of(
+    return backward_program_of(
         attention, specialization, target, wanted, log_sum_exp_gradient, emit
     )
+
+
+def _compiled(
+    attention: Attention,
+    specialization: Specialization,
+    target: Target,
+    wanted: tuple[str, ...],
+    log_sum_exp_gradient: bool,
+) -> Backward:
+    from attndsl.runtime.cpp import build
+
+    plan, program = program_for_cpu(attention, specialization, target, wanted, log_sum_exp_gradient)
     if not plan.gradients:
         return TiledBackward(plan)
-    return CompiledBackward(plan, program, build(program), _tables(plan, program))
+    return on_cpu(plan, program, build(program))
+
+
+def on_cpu(plan: Plan, program: Program, launcher: CompiledProgram) -> CompiledBackward:
+    """The backward that a built program is."""
+    return CompiledBackward(plan, program, launcher, _tables(plan, program))
 
 
 def _tables(plan: Plan, program: Program) -> dict[int, BlockTables]:

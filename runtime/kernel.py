@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from attndsl.runtime.arguments import Call
     from attndsl.runtime.artifact import Artifact
     from attndsl.runtime.autotune import TuningResult
+    from attndsl.runtime.backward import Backward
     from attndsl.runtime.calls import Calls
     from attndsl.runtime.execution import Execution
 
@@ -82,6 +83,7 @@ class Kernel:
         self.identity = f"{attention.name} {next(_NUMBERS)}"
         _KERNELS[self.identity] = self
         self._executions: dict[Any, Execution] = {}
+        self._backwards: dict[Any, Backward] = {}
         self._lock = threading.Lock()
 
     @property
@@ -193,9 +195,15 @@ class Kernel:
     def calls(self) -> Calls:
         """What takes the calls of this bound kernel."""
         if self._calls is None:
+            from attndsl.runtime.backward import Backwards
             from attndsl.runtime.calls import Calls
 
-            self._calls = Calls(self.attention, self._execution_for, self._by_operator)
+            self._calls = Calls(
+                self.attention,
+                self._execution_for,
+                Backwards(self._backward_for),
+                operator=self._by_operator,
+            )
         return self._calls
 
     @cached_property
@@ -259,9 +267,11 @@ class Kernel:
         value_dim: int | None = None,
         dtype: str = "bf16",
         return_lse: bool = False,
+        direction: str = "forward",
+        gradients: Iterable[str] | None = None,
     ) -> Artifact:
         """Compile ahead of time for targets (`"cpu"` unless given); see `attndsl.compile`."""
-        from attndsl.runtime.artifact import compile_artifact
+        from attndsl.runtime.ahead import compile_artifact
 
         return compile_artifact(
             self._ready_attention,
@@ -271,6 +281,8 @@ class Kernel:
             dtype=dtype,
             return_lse=return_lse,
             parameters=self.bind().parameters,
+            direction=direction,
+            gradients=gradients,
         )
 
     def tune(self, q: Any, k: Any, v: Any = None, **named: Any) -> TuningResult:
@@ -354,3 +366,33 @@ class Kernel:
                 execution = compile_for(self.attention, specialization, target, tile)
                 self._executions[key] = execution
         return execution
+
+    def _backward_for(
+        self, call: Call, wanted: tuple[str, ...], log_sum_exp_gradient: bool
+    ) -> Backward:
+        """What computes these gradients; made when it is first asked for."""
+        from attndsl.runtime.backward import backward_for
+        from attndsl.runtime.compilation import specialize
+        from attndsl.runtime.targets import device_target
+
+        sizes = call.sizes
+        specialization = specialize(
+            self.attention,
+            sizes["D"],
+            sizes["Dv"],
+            call.dtype,
+            dropout=call.dropout is not None,
+        )
+        key = call.device, specialization, wanted, log_sum_exp_gradient
+        with self._lock:
+            backward = self._backwards.get(key)
+            if backward is None:
+                backward = backward_for(
+                    self.attention,
+                    specialization,
+                    device_target(call.device),
+                    wanted,
+                    log_sum_exp_gradient=log_sum_exp_gradient,
+                )
+                self._backwards[key] = backward
+        return backward
