@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import attndsl
+from attndsl.attention import Attention, Softmax, has_statistic
 from attndsl.codegen.program import ArgumentKind, Program
 from attndsl.planner.block_map import BlockTable, Table
-from attndsl.planner.plan import ROW_RESULTS, Attend, Fold, PairStage, Plan
+from attndsl.planner.plan import Attend, Fold, PairStage, Plan
 from attndsl.printing import text
 from attndsl.runtime.artifact import Artifact, BackwardPrograms
 from attndsl.runtime.manifest import (
@@ -191,7 +192,7 @@ def _check_program(
     attention = plan.attention
     ranks = dict.fromkeys(("q", "k", "v", "out"), 4) | {"log_sum_exp": 3}
     if plan.gradients:
-        ranks |= {"out.gradient": 4} | dict.fromkeys(ROW_RESULTS, 3)
+        ranks |= {"out.gradient": 4} | dict.fromkeys(_row_results(attention), 3)
     ranks |= {one.name: len(one.dimensions) for one in attention.inputs}
     ranks |= {one.name: len(one.dimensions) for one in program.buffers}
     sizes = {"B", "H", "Hkv", "Lq", "Lk", "D", "Dv", "offset", "threads"}
@@ -217,6 +218,13 @@ def _check_program(
                     known = True
             if not known:
                 raise damaged(directory, f"`{target}` has an argument `{argument.name}`")
+
+
+def _row_results(attention: Attention) -> tuple[str, ...]:
+    """What a backward may read of every row beside its output."""
+    if isinstance(attention.normalizer, Softmax):
+        return "log_sum_exp", "log_sum_exp.gradient"
+    return ("weights.sum",) if has_statistic(attention.normalizer) else ()
 
 
 def _read(path: Path) -> bytes:
