@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from attndsl.attention import Attention, has_statistic
 from attndsl.codegen.program import ArgumentKind, Entry, Program, Specialization
 from attndsl.diagnostics import error
-from attndsl.expression import FLOAT
 from attndsl.planner.plan import Plan
 from attndsl.runtime.artifact import Artifact, BackwardPrograms
 from attndsl.runtime.artifact_files import assemble
-from attndsl.runtime.backward import backward_plan, program_for_cpu
+from attndsl.runtime.backward import (
+    backward_plan,
+    check_depends,
+    gradients_of,
+    program_for_cpu,
+)
 from attndsl.runtime.compilation import emit, plan_of, specialize
 from attndsl.runtime.gradients import has_log_sum_exp
 from attndsl.runtime.manifest import Kernel, ProgramBuild, TargetBuild
@@ -116,29 +120,7 @@ def _gradients(
                 help="compile with `--direction both`",
             )
         return ()
-    floats = [one.name for one in attention.inputs if one.element is FLOAT]
-    known = ("q", "k", "v", *floats)
-    if names is None:
-        return known
-    given = tuple(names)
-    for name in given:
-        if name not in known:
-            raise error(
-                "A072",
-                f"`{attention.name}` has no gradient of `{name}`",
-                help=f"it has those of {', '.join(known)}",
-            )
-    return tuple(name for name in known if name in given) or known
-
-
-def _check_depends(plan: Plan, gradients: tuple[str, ...]) -> None:
-    if not plan.gradients:
-        raise error(
-            "A082",
-            f"the output of `{plan.attention.name}` does not depend on {' or '.join(gradients)}, "
-            "so there is no backward to compile",
-            help="compile with `--direction forward`",
-        )
+    return gradients_of(attention, names)
 
 
 _Part = tuple[Program, BackwardPrograms | None, TargetBuild, _Files]
@@ -159,7 +141,7 @@ def _for_cpu(wanted: Wanted, target: Target) -> _Part:
             wanted.gradients,
             wanted.log_sum_exp_gradient,
         )
-        _check_depends(plan, wanted.gradients)
+        check_depends(plan, wanted.gradients)
         build, more = _built_for_cpu(of_backward, "cpu.backward")
         backward, backward_builds = BackwardPrograms(plan, (of_backward,)), [build]
         files |= more
@@ -199,7 +181,7 @@ def _for_gpu(wanted: Wanted, target: Target) -> _Part:
 
         asked = wanted.attention, wanted.gradients, wanted.log_sum_exp_gradient
         plan = backward_plan(*asked, wanted.of_backward.dropout, by_side=True)
-        _check_depends(plan, wanted.gradients)
+        check_depends(plan, wanted.gradients)
         programs = []
         for number in stages_with_kernels(plan):
             of_stage, binaries = choose_stage(plan, number, wanted.of_backward, target.name)

@@ -6,7 +6,7 @@ small inputs, torch does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from attndsl.attention import Attention
 from attndsl.codegen.program import Program, Specialization
-from attndsl.diagnostics import AttnError
-from attndsl.planner.plan import Fold, PairSums, Plan
+from attndsl.diagnostics import AttnError, error
+from attndsl.expression import FLOAT
+from attndsl.planner.plan import Fold, PairSums, Plan, written_buffers
 from attndsl.records import dataclass
 from attndsl.runtime.arguments import Call
 from attndsl.runtime.execution import BufferShapes, allocate, block_tables
@@ -95,6 +96,82 @@ def backward_for(
             if problem.diagnostics[0].code != _NO_COMPILER:
                 raise
     return TiledBackward(backward_plan(*asked))
+
+
+def gradients_of(attention: Attention, names: Iterable[str] | None) -> tuple[str, ...]:
+    """Those of `names`, in the order of a call; all that there are where none are named.
+
+    Raises `AttnError` A072 for a name that has none.
+    """
+    floats = [one.name for one in attention.inputs if one.element is FLOAT]
+    known = ("q", "k", "v", *floats)
+    given = tuple(names or known)
+    for name in given:
+        if name not in known:
+            raise error(
+                "A072",
+                f"`{attention.name}` has no gradient of `{name}`",
+                help=f"it has those of {', '.join(known)}",
+            )
+    return tuple(name for name in known if name in given)
+
+
+def check_depends(plan: Plan, wanted: tuple[str, ...]) -> None:
+    """Raises `AttnError` A082 where the backward has nothing to compute."""
+    if not plan.gradients:
+        raise error(
+            "A082",
+            f"the output of `{plan.attention.name}` does not depend on {' or '.join(wanted)}, "
+            "so there is no backward",
+            help="name what it depends on",
+        )
+
+
+def emit_backward(
+    attention: Attention,
+    specialization: Specialization,
+    target: Target,
+    wanted: tuple[str, ...],
+) -> tuple[Plan, tuple[Program, ...]]:
+    """The plan and the emitted programs, each of its default tile: one for a CPU, and one for each
+    stage that has a kernel on a GPU.
+
+    Raises `AttnError` A082 where the output depends on nothing of what is wanted.
+    """
+    from attndsl.runtime.slices import check_slices
+
+    check_slices(attention, {"D": specialization.head_dim, "Dv": specialization.value_dim})
+    by_side = target.language == "triton"
+    plan = backward_plan(attention, wanted, False, specialization.dropout, by_side=by_side)
+    check_depends(plan, wanted)
+    if not by_side:
+        from attndsl.codegen import cpp
+
+        return plan, (cpp.emit(plan, specialization),)
+    from attndsl.codegen import triton
+
+    programs = []
+    for number, stage in enumerate(plan.stages):
+        if not isinstance(stage, Fold):
+            tile = triton.stage_tiles(stage, specialization, target.name)[0]
+            programs.append(triton.emit_stage(plan, number, specialization, tile, target.name))
+    return plan, tuple(programs)
+
+
+def source_of(plan: Plan, programs: tuple[Program, ...]) -> str:
+    """What `emit_backward` gave, as one text: several programs are files of their own."""
+    if len(programs) == 1:
+        return programs[0].text
+    parts = {entry.stage: program for program in programs for entry in program.entries}
+    texts = []
+    for number, stage in enumerate(plan.stages):
+        title = f"# Stage {number + 1} of {len(plan.stages)}"
+        if number in parts:
+            texts.append(f"{title}\n\n{parts[number].text}")
+        else:
+            (buffer,) = written_buffers(stage)
+            texts.append(f"{title}: {buffer.name}, which torch adds up.\n")
+    return "\n\n".join(texts)
 
 
 def program_for_cpu(

@@ -244,21 +244,25 @@ class Kernel:
         return_lse: bool = False,
         dropout: bool = False,
         tile: Tile | None = None,
+        gradients: Iterable[str] | None = None,
     ) -> str:
-        """The emitted source: C++ for `"cpu"` or `"cpp"`, Triton for `"triton"`, `"cuda:90"` …"""
+        """The emitted source: C++ for `"cpu"` or `"cpp"`, Triton for `"triton"`, `"cuda:90"` …
+
+        With `gradients` that of the backward, for these names or, where it is empty, for all.
+        """
         from attndsl.runtime.compilation import emit, specialize
         from attndsl.runtime.targets import parse_target
 
-        name = {"cpp": "cpu", "triton": "cuda:90"}.get(target, target)
-        specialization = specialize(
-            self._ready_attention,
-            head_dim,
-            value_dim,
-            dtype,
-            return_lse=return_lse,
-            dropout=dropout,
+        where = parse_target({"cpp": "cpu", "triton": "cuda:90"}.get(target, target))
+        attention = self._ready_attention
+        made = specialize(
+            attention, head_dim, value_dim, dtype, return_lse=return_lse, dropout=dropout
         )
-        return emit(self._ready_attention, specialization, parse_target(name), tile)[1].text
+        if gradients is None:
+            return emit(attention, made, where, tile)[1].text
+        from attndsl.runtime.backward import emit_backward, gradients_of, source_of
+
+        return source_of(*emit_backward(attention, made, where, gradients_of(attention, gradients)))
 
     def artifact(
         self,
