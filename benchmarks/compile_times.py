@@ -105,13 +105,12 @@ def tried_of(programs: Iterable[tuple[Program, Binaries]]) -> list[dict[str, Any
 
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
-    header = ("example", "kernel", "target", "dtype", "D", "seconds", "rejected", "tile")
+    header = ("kernel", "target", "dtype", "D", "seconds", "rejected", "tile")
     table = Table(*header, title="slowest")
     for row in sorted(rows, key=lambda row: -row["seconds"])[:SHOWN]:
         rejected = sum(not one["fits"] for one in row["candidates"])
         block_m, block_n, warps, stages = row["candidates"][-1]["tile"]
         table.add_row(
-            row["example"],
             row["kernel"],
             row["target"],
             row["dtype"],
