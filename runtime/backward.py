@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from attndsl.attention import Attention
-from attndsl.codegen.program import Program, Specialization
+from attndsl.codegen.program import Program, Specialization, Tile
 from attndsl.diagnostics import AttnError, error
 from attndsl.expression import FLOAT
 from attndsl.planner.plan import Fold, PairSums, Plan, written_buffers
@@ -80,18 +80,24 @@ def backward_for(
     wanted: tuple[str, ...],
     *,
     log_sum_exp_gradient: bool,
+    tiles: Mapping[int, Tile] | None = None,
 ) -> Backward:
-    """What computes these gradients on a target of this machine."""
+    """What computes these gradients on a target of this machine.
+
+    `tiles` are better ones than the defaults: by the number of the stage on a GPU, number 0 for all
+    of them on a CPU.
+    """
     asked = attention, wanted, log_sum_exp_gradient, specialization.dropout
     if target.language == "triton":
         plan = backward_plan(*asked, by_side=True)
         if plan.gradients:
             from attndsl.runtime.triton_backward import build as build_triton
 
-            return build_triton(plan, specialization, target.name)
+            return build_triton(plan, specialization, target.name, tiles=tiles)
     elif target.language == "cpp":
         try:
-            return _compiled(attention, specialization, target, wanted, log_sum_exp_gradient)
+            tile = (tiles or {}).get(0)
+            return _compiled(attention, specialization, target, wanted, log_sum_exp_gradient, tile)
         except AttnError as problem:
             if problem.diagnostics[0].code != _NO_COMPILER:
                 raise
@@ -180,6 +186,7 @@ def program_for_cpu(
     target: Target,
     wanted: tuple[str, ...],
     log_sum_exp_gradient: bool,
+    tile: Tile | None = None,
 ) -> tuple[Plan, Program]:
     """The plan and the emitted C++, from the cache if it has them."""
     from attndsl.runtime.programs import backward_program_of
@@ -188,10 +195,10 @@ def program_for_cpu(
         from attndsl.codegen import cpp
 
         plan = backward_plan(attention, wanted, log_sum_exp_gradient, specialization.dropout)
-        return plan, cpp.emit(plan, specialization)
+        return plan, cpp.emit(plan, specialization, tile)
 
     return backward_program_of(
-        attention, specialization, target, wanted, log_sum_exp_gradient, emit
+        attention, specialization, target, wanted, log_sum_exp_gradient, tile, emit
     )
 
 
@@ -201,10 +208,13 @@ def _compiled(
     target: Target,
     wanted: tuple[str, ...],
     log_sum_exp_gradient: bool,
+    tile: Tile | None,
 ) -> Backward:
     from attndsl.runtime.cpp import build
 
-    plan, program = program_for_cpu(attention, specialization, target, wanted, log_sum_exp_gradient)
+    plan, program = program_for_cpu(
+        attention, specialization, target, wanted, log_sum_exp_gradient, tile
+    )
     if not plan.gradients:
         return TiledBackward(plan)
     return on_cpu(plan, program, build(program))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from attndsl.runtime.artifact import Artifact
     from attndsl.runtime.autotune import TuningResult
     from attndsl.runtime.backward import Backward
+    from attndsl.runtime.backward_tuning import BackwardTuning, Tiles
     from attndsl.runtime.calls import Calls
     from attndsl.runtime.execution import Execution
 
@@ -84,6 +85,7 @@ class Kernel:
         _KERNELS[self.identity] = self
         self._executions: dict[Any, Execution] = {}
         self._backwards: dict[Any, Backward] = {}
+        self._tuned: dict[Any, Tiles] = {}
         self._lock = threading.Lock()
 
     @property
@@ -305,6 +307,21 @@ class Kernel:
         bound._calls = None
         return result
 
+    def tune_backward(self, q: Any, k: Any, v: Any = None, **named: Any) -> BackwardTuning:
+        """As `tune`, for the backward: of what requires a gradient, or of all that may have one.
+
+        See `attndsl.runtime.backward_tuning`.
+        """
+        from attndsl.runtime.backward_tuning import tune
+
+        bound = self.bind(
+            **{name: named.pop(name) for name in self._parameter_names & named.keys()}
+        )
+        options = {name: named.pop(name) for name in ("scale", "offset", "grid") if name in named}
+        result = tune(bound.attention, q, k, v, named, Options(**options))
+        bound._tuned = {}
+        return result
+
     def forget_tables(self) -> None:
         """Build block lists anew at the next call: needed only after a tensor that the mask reads
         was changed on a GPU by a kernel that torch does not know of."""
@@ -376,6 +393,7 @@ class Kernel:
     ) -> Backward:
         """What computes these gradients; made when it is first asked for."""
         from attndsl.runtime.backward import backward_for
+        from attndsl.runtime.backward_tuning import best_tiles
         from attndsl.runtime.compilation import specialize
         from attndsl.runtime.targets import device_target
 
@@ -387,16 +405,19 @@ class Kernel:
             call.dtype,
             dropout=call.dropout is not None,
         )
-        key = call.device, specialization, wanted, log_sum_exp_gradient
+        target = device_target(call.device)
+        tiles = best_tiles(self.attention, specialization, target, wanted, call, self._tuned)
+        key = call.device, specialization, wanted, log_sum_exp_gradient, tiles
         with self._lock:
             backward = self._backwards.get(key)
             if backward is None:
                 backward = backward_for(
                     self.attention,
                     specialization,
-                    device_target(call.device),
+                    target,
                     wanted,
                     log_sum_exp_gradient=log_sum_exp_gradient,
+                    tiles=dict(tiles),
                 )
                 self._backwards[key] = backward
         return backward

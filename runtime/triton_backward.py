@@ -30,7 +30,7 @@ from attndsl.records import dataclass
 from attndsl.runtime.arguments import BUFFER_DTYPES, Call
 from attndsl.runtime.block_tables import BlockTables
 from attndsl.runtime.triton import GpuProgram, InterpretedProgram
-from attndsl.runtime.triton_compile import choose_stage
+from attndsl.runtime.triton_compile import choose_stage, compile_ahead
 from attndsl.runtime.triton_source import load_module
 
 if TYPE_CHECKING:
@@ -38,9 +38,15 @@ if TYPE_CHECKING:
 
 
 def build(
-    plan: Plan, specialization: Specialization, target: str, tile: Tile | None = None
+    plan: Plan,
+    specialization: Specialization,
+    target: str,
+    tile: Tile | None = None,
+    tiles: Mapping[int, Tile] | None = None,
 ) -> TritonBackward:
     """What runs a plan that is `by_side`. Where Triton interprets, `tile` is that of every stage.
+    `tiles` are better ones than the defaults, by the number of the stage; one that does not fit is
+    passed over.
 
     Raises `AttnError` as `compile_ahead` does, and A083 where no tile of a stage fits.
     """
@@ -53,9 +59,20 @@ def build(
             program = emitter.emit_stage(plan, number, specialization, chosen, target)
             stages[number] = InterpretedProgram(program, load_module(program))
         else:
-            program, binaries = choose_stage(plan, number, specialization, target)
-            stages[number] = GpuProgram(program, binaries)
+            better = (tiles or {}).get(number)
+            stages[number] = _compiled(plan, number, specialization, target, better)
     return on_gpu(plan, stages)
+
+
+def _compiled(
+    plan: Plan, number: int, specialization: Specialization, target: str, better: Tile | None
+) -> GpuProgram:
+    if better is not None:
+        program = emitter.emit_stage(plan, number, specialization, better, target)
+        binaries = compile_ahead(program)
+        if binaries.fit:
+            return GpuProgram(program, binaries)
+    return GpuProgram(*choose_stage(plan, number, specialization, target))
 
 
 def stages_with_kernels(plan: Plan) -> list[int]:
