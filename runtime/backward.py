@@ -39,6 +39,8 @@ class Backward(Protocol):
 
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
+    def forget_tables(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Backwards:
@@ -262,6 +264,10 @@ class CompiledBackward:
             self.launcher.launch_stage(number, arrays, call.launch_sizes, call.scale, table)
         return {name: arrays[buffer] for name, buffer in self.plan.gradients}
 
+    def forget_tables(self) -> None:
+        for lists in self.tables.values():
+            lists.clear()
+
     def _fold(self, stage: Fold, call: Call, arrays: Mapping[str, Tensor]) -> Tensor:
         from attndsl.runtime.tiled import call_of
         from attndsl.runtime.tiled_backward import fold
@@ -280,3 +286,6 @@ class TiledBackward:
         from attndsl.runtime.tiled import call_of
 
         return tiled_backward.run(self.plan, call_of(self.plan, call, tensors))
+
+    def forget_tables(self) -> None:
+        pass

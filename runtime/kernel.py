@@ -327,6 +327,8 @@ class Kernel:
         was changed on a GPU by a kernel that torch does not know of."""
         for execution in self._executions.values():
             execution.forget_tables()
+        for backward in self._backwards.values():
+            backward.forget_tables()
 
     def __copy__(self) -> Kernel:
         return self

@@ -134,6 +134,11 @@ class TritonBackward:
                     arrays[one.buffer.name] = added(one, arrays.pop(buffer.name), sizes)
         return {name: arrays[buffer] for name, buffer in self.plan.gradients}
 
+    def forget_tables(self) -> None:
+        for built in self.stages.values():
+            if built.table is not None:
+                built.table.clear()
+
 
 def _parts(stage: Stage, program: Program) -> tuple[Buffer, ...]:
     """What the stage's programs leave of the sums for the elements of an input."""
