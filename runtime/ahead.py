@@ -185,7 +185,8 @@ def _for_gpu(wanted: Wanted, target: Target) -> _Part:
         programs = []
         for number in stages_with_kernels(plan):
             of_stage, binaries = choose_stage(plan, number, wanted.of_backward, target.name)
-            build, more = _built_for_gpu(of_stage, binaries, f"{name}.backward-{number}")
+            # Numbered as the plan's text numbers them.
+            build, more = _built_for_gpu(of_stage, binaries, f"{name}.backward-{number + 1}")
             programs.append(of_stage)
             backward_builds.append(build)
             files |= more

@@ -427,6 +427,8 @@ def test_a_gpu_artifact_has_a_kernel_for_every_stage(for_gpus: Path) -> None:
     loaded = attndsl.load_artifact(for_gpus)
     assert {name for name, _ in loaded.backwards["cuda:90"].plan.gradients} == set(ALL)
     assert check_binaries(loaded) == ["alibi_queries", "alibi_keys", "alibi_near_sum"]
+    assert b"def alibi_prepare_shift(" in loaded.files["cuda-90.backward-1.py"]
+    assert "\n1. prepare shift" in loaded.files["plan.backward.cuda-90.txt"].decode()
 
 
 @pytest.mark.slow
