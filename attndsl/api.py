@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,19 +77,31 @@ def compile(
     value_dim: int | None = None,
     dtype: str = "bf16",
     return_lse: bool = False,
+    direction: str = "forward",
+    gradients: Iterable[str] | None = None,
     **parameters: bool | int | float,
 ) -> Artifact:
     """Compile ahead of time, for machines that need not be this one.
 
     `target` is one or several of `cpu`, `cuda:80`, `cuda:90`, `hip:gfx942` …; `dtype` is `fp32`,
-    `bf16` or `fp16`. `value_dim` is `head_dim` unless given. Further keywords bind parameters.
-    Raises `AttnError` A08x where a target cannot run the spec.
+    `bf16` or `fp16`. `value_dim` is `head_dim` unless given. With the direction `both` the artifact
+    is differentiable, in the arguments that `gradients` names: `q`, `k`, `v` and every input of
+    floats unless given. Further keywords bind parameters.
+
+    Raises `AttnError` A08x where a target cannot run the spec, and A072 for a gradient that there
+    is not.
     """
     if not isinstance(kernel, Kernel):
         raise error("A070", f"`compile` takes a kernel, got `{type(kernel).__qualname__}`")
     targets = (target,) if isinstance(target, str) else tuple(target)
     return kernel.bind(**parameters).artifact(
-        *targets, head_dim=head_dim, value_dim=value_dim, dtype=dtype, return_lse=return_lse
+        *targets,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        dtype=dtype,
+        return_lse=return_lse,
+        direction=direction,
+        gradients=gradients,
     )
 
 
@@ -98,7 +110,7 @@ def load_artifact(directory: str | Path) -> Artifact:
 
     Raises `AttnError` A096 where the directory is damaged or is no artifact.
     """
-    from attndsl.runtime.artifact import load_artifact as load_from
+    from attndsl.runtime.artifact_files import load_artifact as load_from
 
     return load_from(Path(directory))
 

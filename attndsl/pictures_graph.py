@@ -30,7 +30,10 @@ def outline(plan: Plan) -> str:
     lines = []
     for node, facts in graph.nodes(data=True):
         if facts["kind"] == "stage":
-            reads, writes = ", ".join(graph.predecessors(node)), ", ".join(graph.successors(node))
+            reads, writes = (
+                ", ".join(graph.nodes[one]["label"] for one in ends)
+                for ends in (graph.predecessors(node), graph.successors(node))
+            )
             lines.append(f"{reads}  →  [{facts['label']}]  →  {writes}")
     return "\n".join(lines)
 

@@ -2,10 +2,12 @@
 
     python benchmarks/compile_times.py                           every example, bf16
     python benchmarks/compile_times.py --example causal --target cuda:90 --dtype fp16
+    python benchmarks/compile_times.py --direction backward --name compile-times-backward
 
-Needs no GPU. Prints the slowest and writes `benchmarks/results/compile-times.json`: processor
-seconds of this process and of the assemblers that it starts, so that a busy machine counts little.
-Triton's cache is not used. Tiles that were compiled and rejected are part of the time.
+Needs no GPU. Prints the slowest and writes `benchmarks/results/NAME.json`: processor seconds of
+this process and of the assemblers that it starts, so that a busy machine counts little. A forward
+is compiled as a whole, a backward stage by stage. Triton's cache is not used. Tiles that were
+compiled and rejected are part of the time.
 """
 
 from __future__ import annotations
@@ -13,13 +15,18 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from measure import RESULTS, machine, save
+from measure import RESULTS, Direction, machine, save
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from attndsl.codegen.program import Program
+    from attndsl.runtime.triton_compile import Binaries
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TARGETS = ["cuda:80", "cuda:86", "cuda:90", "hip:gfx942"]
@@ -34,23 +41,57 @@ def seconds() -> float:
     )
 
 
-def measure(path: Path, target: str, dtype: str, head_dim: int) -> dict[str, Any]:
-    """One example for one target; Triton is imported already."""
+def measure(
+    path: Path, target: str, dtype: str, head_dim: int, direction: Direction = Direction.FORWARD
+) -> list[dict[str, Any]]:
+    """One example for one target, a row for each program; Triton is imported already."""
     from attndsl.binding import bind
     from attndsl.codegen.program import DType, Specialization
     from attndsl.module import load_file
     from attndsl.planner import plan
-    from attndsl.runtime.triton_compile import candidates
+    from attndsl.planner.pipeline import plan_backward
+    from attndsl.runtime.triton_backward import stages_with_kernels
+    from attndsl.runtime.triton_compile import candidates, stage_candidates
 
     attention = bind(load_file(path).attentions[path.stem])
-    specialization = Specialization(DType(dtype), head_dim, head_dim, log_sum_exp=True)
+    is_forward = direction is Direction.FORWARD
+    specialization = Specialization(DType(dtype), head_dim, head_dim, log_sum_exp=is_forward)
     started = seconds()
+    if is_forward:
+        found = [candidates(plan(attention), specialization, target)]
+    else:
+        made = plan_backward(attention, by_side=True)
+        found = [
+            stage_candidates(made, number, specialization, target)
+            for number in stages_with_kernels(made)
+        ]
+    planned = seconds()
+    rows = []
+    for programs in found:
+        begun = seconds()
+        row = {
+            "example": path.stem,
+            "direction": direction.value,
+            "target": target,
+            "dtype": dtype,
+            "head_dim": head_dim,
+            "plan_seconds": round(planned - started, 2),
+        }
+        tried = tried_of(programs)
+        row |= {"kernel": tried[-1]["kernel"], "seconds": round(seconds() - begun, 2)}
+        rows.append({**row, "candidates": tried})
+    return rows
+
+
+def tried_of(programs: Iterable[tuple[Program, Binaries]]) -> list[dict[str, Any]]:
+    """The tiles that are compiled until one fits."""
     tried = []
-    for program, binaries in candidates(plan(attention), specialization, target):
+    for program, binaries in programs:
         resources = [kernel.resources for kernel in binaries.kernels]
         tile = program.tile
         tried.append(
             {
+                "kernel": program.entries[-1].function,
                 "tile": [tile.block_m, tile.block_n, tile.warps, tile.stages],
                 "fits": binaries.fit,
                 "registers": max(one.registers for one in resources),
@@ -60,23 +101,17 @@ def measure(path: Path, target: str, dtype: str, head_dim: int) -> dict[str, Any
         )
         if binaries.fit:
             break
-    return {
-        "example": path.stem,
-        "target": target,
-        "dtype": dtype,
-        "head_dim": head_dim,
-        "seconds": round(seconds() - started, 2),
-        "candidates": tried,
-    }
+    return tried
 
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
-    table = Table("example", "target", "dtype", "D", "seconds", "rejected", "tile", title="slowest")
+    header = ("kernel", "target", "dtype", "D", "seconds", "rejected", "tile")
+    table = Table(*header, title="slowest")
     for row in sorted(rows, key=lambda row: -row["seconds"])[:SHOWN]:
         rejected = sum(not one["fits"] for one in row["candidates"])
         block_m, block_n, warps, stages = row["candidates"][-1]["tile"]
         table.add_row(
-            row["example"],
+            row["kernel"],
             row["target"],
             row["dtype"],
             str(row["head_dim"]),
@@ -86,7 +121,8 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
         )
     console.print(table)
     total = sum(len(row["candidates"]) > 1 for row in rows)
-    console.print(f"{len(rows)} binaries; tiles were rejected for {total} of them")
+    spent = sum(row["seconds"] for row in rows)
+    console.print(f"{len(rows)} programs in {spent:.1f} s; tiles were rejected for {total} of them")
 
 
 def main(
@@ -97,6 +133,7 @@ def main(
     name: Annotated[
         str, typer.Option(help="Of the file under benchmarks/results/.")
     ] = "compile-times",
+    direction: Annotated[Direction, typer.Option(help="What is compiled.")] = Direction.FORWARD,
 ) -> None:
     """Measure, print the slowest, and record all."""
     console = Console()
@@ -111,10 +148,10 @@ def main(
         for kind in dtype or ("bf16",):
             for where in target or TARGETS:
                 # What each target's first compilation sets up is no example's own.
-                measure(EXAMPLES / "causal.attn", where, kind, 64)
+                measure(EXAMPLES / "causal.attn", where, kind, 64, direction)
                 for size in head_dim or (64, 128):
                     for path in paths:
-                        rows.append(measure(path, where, kind, size))
+                        rows += measure(path, where, kind, size, direction)
                         # Kept after every row, so that a run that is cut short has its results.
                         save(name, result)
     show(rows, console)

@@ -15,27 +15,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import memory
 import torch
 import typer
-from measure import RESULTS, interleaved, machine, plot, ratio, save
+from measure import RESULTS, Direction, interleaved, machine, plot, ratio, save
 from rich.console import Console
 from rich.table import Table
-from training import measure_backward
+from training import Setting, measure_backward, show_backward
 from variants import VARIANTS, Forms, Problem
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MEMORY_LENGTH = 16384
 SIDE = 2048  # of the square sgemm that speeds are compared with
-
-
-class Direction(Enum):
-    FORWARD = "forward"
-    BACKWARD = "backward"
 
 
 FIRST_CALL = """
@@ -150,36 +144,6 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
-def show_backward(rows: list[dict[str, Any]], console: Console) -> None:
-    table = Table(
-        "problem",
-        "variant",
-        "backward",
-        "× SDPA",
-        "both ways",
-        "× SDPA",
-        "× FlexAttention",
-        "note",
-        caption="—: compiled FlexAttention has no backward on CPUs",
-    )
-    for row in rows:
-        forms = row["peer_forms"]
-        note = f"SDPA: {forms['SDPA']}"
-        if "gflops" in row:
-            note += f"; {row['gflops']:.0f} GFLOP/s"
-        table.add_row(
-            row["problem"],
-            row["variant"],
-            f"{row['median_seconds']['attndsl'] * 1e3:.1f} ms",
-            f"{row['speed_up']['SDPA']:.2f}",
-            f"{row['median_step_seconds']['attndsl'] * 1e3:.1f} ms",
-            f"{row['step_speed_up']['SDPA']:.2f}",
-            "—",
-            note,
-        )
-    console.print(table)
-
-
 def peaks(head_dims: Sequence[int], console: Console) -> list[dict[str, Any]]:
     """MiB of a step of training at `MEMORY_LENGTH` tokens, beside the operands."""
     found = []
@@ -232,7 +196,7 @@ def main(
                     if is_forward:
                         rows.append(measure(problem, chosen, rounds, flex))
                     else:
-                        rows.append(measure_backward(problem, chosen, rounds))
+                        rows.append(measure_backward(problem, chosen, Setting(rounds)))
                     table(rows[-1:], console)
                     # Kept after every row, so that a run that is cut short has its results.
                     save(name, result)

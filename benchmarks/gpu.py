@@ -2,9 +2,11 @@
 
     python benchmarks/gpu.py                         everything
     python benchmarks/gpu.py --length 8192 --variant causal --variant ALiBi
+    python benchmarks/gpu.py --direction backward --name gpu-backward
 
-Prints medians of ratios and how far the results lie apart, and writes `benchmarks/results/gpu.json`
-and `.png`. Needs a GPU of NVIDIA or AMD that torch sees.
+Prints medians of ratios and how far the results lie apart, and writes `NAME.json` and `NAME.png`
+under `benchmarks/results/`. A backward is of q, k, v and every input of floats, alone and together
+with its forward, with the memory that both need. Needs a GPU of NVIDIA or AMD that torch sees.
 """
 
 from __future__ import annotations
@@ -15,15 +17,16 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from measure import RESULTS, interleaved, machine, plot, ratio, save
+from measure import RESULTS, Direction, interleaved, machine, plot, ratio, save
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from training import SAME, Setting, measure_backward, show_backward
 from variants import VARIANTS, Forms, Problem
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HEADS = 16
 REPEATS = 10  # calls in one sample: a single short kernel is lost in the time of its launch
-SAME = "the same"
 
 
 def measure(problem: Problem, variant: str, rounds: int, flex: bool) -> dict[str, Any]:
@@ -92,15 +95,26 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def peak_mib(run: Callable[[], Any]) -> float:
+    """What a run needs at most beside what is there before it, results included."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def main(
     variant: Annotated[list[str] | None, typer.Option(help="Repeatable; all by default.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="bf16, fp16; bf16 by default.")] = None,
     length: Annotated[list[int] | None, typer.Option(help="2048, 8192 and 32768.")] = None,
     head_dim: Annotated[list[int] | None, typer.Option(help="64 and 128 by default.")] = None,
-    heads: Annotated[int, typer.Option(min=1)] = 16,
+    heads: Annotated[int, typer.Option(min=1)] = HEADS,
     rounds: Annotated[int, typer.Option(min=1)] = 9,
     flex: Annotated[bool, typer.Option(help="Compile and time FlexAttention.")] = True,
     name: Annotated[str, typer.Option(help="Of the files under benchmarks/results/.")] = "gpu",
+    direction: Annotated[Direction, typer.Option(help="What is measured.")] = Direction.FORWARD,
 ) -> None:
     """Measure, print a table, and record it."""
     console = Console()
@@ -111,16 +125,27 @@ def main(
     device = torch.device("cuda")
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
-    result = {"machine": machine(), "rows": rows, "skipped": skipped}
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "direction": direction.value,
+        "rows": rows,
+        "skipped": skipped,
+    }
     console.print(result["machine"])
+    is_forward = direction is Direction.FORWARD
+    table = show if is_forward else show_backward
+    setting = Setting(rounds, REPEATS, torch.cuda.synchronize, peak_mib, HEADS, flex)
     for kind in dtype or ("bf16",):
         for size in head_dim or (64, 128):
             for tokens in length or (2048, 8192, 32768):
                 for chosen in variant or VARIANTS:
                     problem = Problem(1, heads, tokens, size, DTYPES[kind], device)
                     try:
-                        rows.append(measure(problem, chosen, rounds, flex))
-                        show(rows[-1:], console)
+                        if is_forward:
+                            rows.append(measure(problem, chosen, rounds, flex))
+                        else:
+                            rows.append(measure_backward(problem, chosen, setting))
+                        table(rows[-1:], console)
                     except torch.cuda.OutOfMemoryError:
                         # A bias for every pair of 32768 tokens is 64 GB.
                         skipped.append({"variant": chosen, "length": tokens, "head_dim": size})
@@ -128,9 +153,9 @@ def main(
                     torch.cuda.empty_cache()
                     # Kept after every row, so that a run that is cut short has its results.
                     save(name, result)
-    show(rows, console)
-    if flex and rows:
-        plot(name, rows, "FlexAttention")
+    table(rows, console)
+    if rows:
+        plot(name, rows, "FlexAttention" if flex else "SDPA")
     console.print(f"written to {RESULTS / name}.json")
 
 

@@ -13,12 +13,20 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+
+
+class Direction(Enum):
+    """What is measured."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
 
 
 def interleaved(

@@ -43,13 +43,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Forms:
-    """A variant on one problem. `flex_name` and `sdpa_name` say what the peer really computes."""
+    """A variant on one problem. `flex_name` and `sdpa_name` say what the peer really computes;
+    `flex_score` makes FlexAttention's score of the inputs."""
 
     spec: str
     parameters: Mapping[str, float] = field(default_factory=dict)
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     grid: tuple[int, ...] | None = None
-    flex_score: Score | None = None
+    flex_score: Callable[..., Score] | None = None
     flex_mask: Mask | None = None
     flex_name: str = "the same"
     sdpa_bias: Tensor | None = None
@@ -70,8 +71,9 @@ class Forms:
             block_mask = create_block_mask(
                 self.flex_mask, None, None, *lengths, device=str(problem.device)
             )
+        score = None if self.flex_score is None else self.flex_score(**self.inputs)
         compiled = torch.compile(flex_attention, dynamic=False)
-        return lambda q, k, v: compiled(q, k, v, score_mod=self.flex_score, block_mask=block_mask)
+        return lambda q, k, v: compiled(q, k, v, score_mod=score, block_mask=block_mask)
 
     def learned(self) -> Forms:
         """The same, with gradients of every input of floats."""
@@ -85,6 +87,11 @@ class Forms:
     @property
     def learned_inputs(self) -> list[Tensor]:
         return [one for one in self.inputs.values() if one.requires_grad]
+
+    @property
+    def learned_by_flex(self) -> list[Tensor]:
+        """Those that FlexAttention's form reads: a score is made of all of them, or of none."""
+        return [] if self.flex_score is None else self.learned_inputs
 
     @property
     def learned_biases(self) -> list[Tensor]:
@@ -119,10 +126,13 @@ def alibi(problem: Problem) -> Forms:
     heads = torch.arange(1, problem.heads + 1, device=problem.device)
     slope = torch.exp2(-8.0 * heads / problem.heads)
 
-    def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return s - slope[h] * (i - j)
+    def score_of(slope: Tensor) -> Score:
+        def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return s - slope[h] * (i - j)
 
-    return Forms("alibi", inputs={"slope": slope}, flex_score=score, flex_mask=_causal)
+        return score
+
+    return Forms("alibi", inputs={"slope": slope}, flex_score=score_of, flex_mask=_causal)
 
 
 def softcap(problem: Problem) -> Forms:
@@ -130,7 +140,8 @@ def softcap(problem: Problem) -> Forms:
         return 50.0 * torch.tanh(s / 50.0)
 
     everything = max(problem.length, 1)
-    return Forms("gemma2", {"window": everything, "cap": 50.0}, flex_score=score, flex_mask=_causal)
+    parameters = {"window": everything, "cap": 50.0}
+    return Forms("gemma2", parameters, flex_score=lambda: score, flex_mask=_causal)
 
 
 def documents(problem: Problem) -> Forms:
@@ -156,13 +167,16 @@ def dilated(problem: Problem) -> Forms:
 def pair_bias(problem: Problem) -> Forms:
     bias = torch.randn(problem.heads, problem.length, problem.length, device=problem.device)
 
-    def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return s + bias[h, i, j]
+    def score_of(bias: Tensor) -> Score:
+        def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return s + bias[h, i, j]
+
+        return score
 
     return Forms(
         "pair_bias",
         inputs={"bias": bias},
-        flex_score=score,
+        flex_score=score_of,
         sdpa_bias=bias[None].to(problem.dtype),
         sdpa_name="attn_mask",
     )
@@ -175,7 +189,7 @@ def sigmoid(problem: Problem) -> Forms:
         return s - shift
 
     name = "softmax in place of sigmoid"
-    return Forms("flash_sigmoid", flex_score=score, flex_mask=_causal, flex_name=name)
+    return Forms("flash_sigmoid", flex_score=lambda: score, flex_mask=_causal, flex_name=name)
 
 
 def neighborhood(problem: Problem) -> Forms:

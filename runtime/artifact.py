@@ -1,62 +1,58 @@
-"""Programs compiled ahead of time, as a folder that one can read, ship and load.
+"""Programs compiled ahead of time: called as a kernel is, and saved as a folder.
 
-    plan.txt            what will run, for people
-    manifest.json       sources, binaries, their checksums, resources, tiles, launch parameters
-    program.json        the plan and the programs, for loading
-    cpu.cpp  cpu.so     for every target its source and its binaries
-    cuda-90.py  cuda-90.gemma2.cubin …
-
-Loading checks every file against its checksum and every part of the manifest against what it must
-be. That finds damage, not malice: binaries are native code, so load only what you trust.
+`artifact_files` says what is in the folder.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attndsl
-from attndsl.attention import Attention
-from attndsl.codegen.program import ArgumentKind, Program
+from attndsl.codegen.program import Program
 from attndsl.diagnostics import AttnError, error
-from attndsl.planner.block_map import BlockTable, Table
-from attndsl.planner.plan import Attend, Plan
-from attndsl.printing import text
-from attndsl.runtime.compilation import plan_of, specialize
-from attndsl.runtime.manifest import FORMAT, Manifest, TargetBuild, damaged, read_manifest
+from attndsl.planner.plan import Plan
+from attndsl.runtime.manifest import MANIFEST, Manifest, ProgramBuild, read_manifest
 from attndsl.runtime.options import Options
-from attndsl.runtime.serialize import decode, encode
-from attndsl.runtime.targets import Target, device_target, parse_target
+from attndsl.runtime.targets import Target, device_target
 
 if TYPE_CHECKING:
     import torch
 
     from attndsl.runtime.arguments import Call
+    from attndsl.runtime.backward import Backward
     from attndsl.runtime.calls import Calls
-    from attndsl.runtime.execution import Execution, Launcher
+    from attndsl.runtime.cpp import CompiledProgram
+    from attndsl.runtime.driver import DriverProgram
+    from attndsl.runtime.execution import Execution
 
-MANIFEST, PLAN, PROGRAMS = "manifest.json", "plan.txt", "program.json"
+
+@dataclass(frozen=True)
+class BackwardPrograms:
+    """A backward for one target: its plan, and one program for a CPU, or one for each stage that a
+    GPU has a kernel for, in the order of the stages."""
+
+    plan: Plan
+    programs: tuple[Program, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
     """One attention compiled for one dtype and head dimension, for one or several targets.
 
-    It is called as a `Kernel` is. `files` are its contents by name; `place` is the folder that it
-    was loaded from, if it was.
+    It is called as a `Kernel` is. `plan` and `programs` are the forward's, `backwards` by target
+    are there if it was compiled in both directions. `files` are its contents by name; `place` is
+    the folder that it was loaded from, if it was.
     """
 
     manifest: Manifest
     plan: Plan
     programs: Mapping[str, Program]
+    backwards: Mapping[str, BackwardPrograms]
     files: Mapping[str, bytes]
     place: Path | None = None
 
@@ -102,7 +98,9 @@ class Artifact:
     ) -> Any:
         """Compute the attention; see `Kernel.__call__`. Nothing is compiled.
 
-        Raises `AttnError` A087 where the artifact has nothing for these tensors.
+        Differentiable where it was compiled in both directions. Raises `AttnError` A087 where the
+        artifact has nothing for these tensors, and A082 where one requires a gradient that the
+        artifact does not have.
         """
         options = Options(
             scale, offset, grid, return_lse, cu_seqlens=cu_seqlens, cu_seqlens_k=cu_seqlens_k
@@ -118,15 +116,14 @@ class Artifact:
         import torch
 
         place = torch.device(device)
-        if place.type != "cuda":
-            self._launcher(device_target(place))
-            return
-        from attndsl.runtime.driver import DriverProgram, driver_api
+        if place.type == "cuda":
+            from attndsl.runtime.driver import driver_api
 
-        driver_api()  # without it, nothing tells what the device is
-        launcher = self._launcher(device_target(place))
-        assert isinstance(launcher, DriverProgram)
-        launcher.prepare(place)
+            driver_api()  # without it, nothing tells what the device is
+        target = device_target(place)
+        self._check_has(target)
+        for part in self._parts(target):
+            self._launcher(target, *part).prepare(place)
 
     def __repr__(self) -> str:
         made = self.manifest.specialization
@@ -135,19 +132,32 @@ class Artifact:
 
     @cached_property
     def _calls(self) -> Calls:
+        from attndsl.runtime.backward import Backwards
         from attndsl.runtime.calls import Calls
+        from attndsl.runtime.gradients import has_log_sum_exp
 
-        return Calls(self.plan.attention, self._execution_for)
+        # One backward serves every call: it was compiled for whatever a call may ask of it.
+        return Calls(
+            self.plan.attention,
+            self._execution_for,
+            Backwards(self._backward_for, has_log_sum_exp(self.plan.attention)),
+            check_gradient=self._check_gradient,
+        )
 
     @cached_property
     def _executions(self) -> dict[str, Execution]:
+        return {}
+
+    @cached_property
+    def _loaded_backwards(self) -> dict[str, Backward]:
         return {}
 
     def _execution_for(self, call: Call, return_lse: bool) -> Execution:
         from attndsl.runtime.execution import CompiledExecution, block_tables
 
         target = device_target(call.device)
-        program = self._program(target)
+        self._check_has(target)
+        program = self.programs[target.name]
         made = program.specialization
         wanted = {
             "dtype": (made.dtype.value, call.dtype.value),
@@ -162,41 +172,92 @@ class Artifact:
         execution = self._executions.get(target.name)
         if execution is None:
             tables = block_tables(self.plan.attend, program, self.plan.attention.axes)
-            execution = CompiledExecution(self.plan, program, self._launcher(target), tables)
+            build = self.manifest.build(target.name).forward
+            launcher = self._launcher(target, program, build)
+            execution = CompiledExecution(self.plan, program, launcher, tables)
             self._executions[target.name] = execution
         return execution
 
-    def _program(self, target: Target) -> Program:
-        program = self.programs.get(target.name)
-        if program is None:
+    def _check_gradient(self, name: str) -> None:
+        gradients = self.manifest.gradients
+        if not gradients:
+            raise error(
+                "A082",
+                f"`{name}` requires a gradient, and the artifact was compiled forward only",
+                help="compile it with `--direction both`, or call it under `torch.no_grad()`",
+            )
+        if name not in gradients:
+            raise error(
+                "A082",
+                f"`{name}` requires a gradient, and the artifact has those of "
+                f"{', '.join(gradients)} only",
+                help=f"compile it with `--gradient {name}` too, or detach the tensor",
+            )
+
+    def _backward_for(
+        self, call: Call, wanted: tuple[str, ...], log_sum_exp_gradient: bool
+    ) -> Backward:
+        """What was compiled has the gradients of all that is wanted, and of the log-sum-exp."""
+        target = device_target(call.device)
+        known = self._loaded_backwards.get(target.name)
+        if known is None:
+            known = self._loaded_backwards[target.name] = self._load_backward(target)
+        return known
+
+    def _load_backward(self, target: Target) -> Backward:
+        from attndsl.runtime.backward import on_cpu
+        from attndsl.runtime.cpp import CompiledProgram
+
+        made = self.backwards[target.name]
+        launchers = [self._launcher(target, *part) for part in self._parts(target)[1:]]
+        if target.language == "cpp":
+            (launcher,), (program,) = launchers, made.programs
+            assert isinstance(launcher, CompiledProgram)
+            return on_cpu(made.plan, program, launcher)
+        from attndsl.runtime.triton_backward import on_gpu, stages_with_kernels
+
+        stages = stages_with_kernels(made.plan)
+        return on_gpu(made.plan, dict(zip(stages, launchers, strict=True)))
+
+    def _check_has(self, target: Target) -> None:
+        if target.name not in self.programs:
             raise error(
                 "A087",
                 f"the artifact has nothing for `{target}`, only for {', '.join(self.programs)}",
                 help=f"compile it with the target `{target}` too",
             )
-        return program
+
+    def _parts(self, target: Target) -> list[tuple[Program, ProgramBuild]]:
+        """Every program for a target, and what the manifest says of it."""
+        programs = [self.programs[target.name]]
+        if target.name in self.backwards:
+            programs += self.backwards[target.name].programs
+        return list(zip(programs, self.manifest.build(target.name).programs, strict=True))
 
     @cached_property
-    def _launchers(self) -> dict[str, Launcher]:
+    def _launchers(self) -> dict[str, CompiledProgram | DriverProgram]:
         return {}
 
-    def _launcher(self, target: Target) -> Launcher:
-        """The binaries for a target; they are loaded once."""
-        launcher = self._launchers.get(target.name)
-        if launcher is None:
-            launcher = self._launchers[target.name] = self._load(target, self._program(target))
-        return launcher
+    def _launcher(
+        self, target: Target, program: Program, build: ProgramBuild
+    ) -> CompiledProgram | DriverProgram:
+        """What launches a program; its binaries are loaded once."""
+        known = self._launchers.get(build.source)
+        if known is None:
+            if target.language == "triton":
+                from attndsl.runtime.driver import load as load_binaries
 
-    def _load(self, target: Target, program: Program) -> Launcher:
-        build = self.manifest.build(target.name)
-        if target.language == "triton":
-            from attndsl.runtime.driver import load as load_binaries
+                known = load_binaries(program, build.kernels, self.files)
+            else:
+                known = self._object(target, program, build)
+            self._launchers[build.source] = known
+        return known
 
-            return load_binaries(program, build.kernels, self.files)
+    def _object(self, target: Target, program: Program, build: ProgramBuild) -> CompiledProgram:
         from attndsl.runtime.cpp import load as load_object
         from attndsl.runtime.processor import check_processor
 
-        check_processor(build.processor)
+        check_processor(self.manifest.build(target.name).processor)
         name = build.kernels[0].file
         if self.place is not None:
             return load_object(self.place / name, program)
@@ -205,128 +266,6 @@ class Artifact:
             path = Path(directory) / name
             path.write_bytes(self.files[name])
             return load_object(path, program)
-
-
-def compile_artifact(
-    attention: Attention,
-    targets: Iterable[str],
-    *,
-    head_dim: int,
-    value_dim: int | None,
-    dtype: str,
-    return_lse: bool,
-    parameters: Mapping[str, bool | int | float],
-    on_target: Callable[[str], None] = lambda target: None,
-) -> Artifact:
-    """Compile a bound attention for targets; `on_target` is told of each before it is compiled.
-
-    Raises `AttnError` A08x for what a target cannot do, A09x where a compiler is missing.
-    """
-    from attndsl.runtime.ahead import build_for
-
-    chosen = list(dict.fromkeys(parse_target(name).name for name in targets))
-    plan = plan_of(attention)
-    specialization = specialize(attention, head_dim, value_dim, dtype, return_lse=return_lse)
-    files: dict[str, bytes] = {}
-    programs: dict[str, Program] = {}
-    builds: list[TargetBuild] = []
-    for name in chosen:
-        on_target(name)
-        program, build, contents = build_for(plan, attention, specialization, parse_target(name))
-        programs[name] = program
-        builds.append(build)
-        files |= contents
-    files[PLAN] = f"{plan}\n".encode()
-    files[PROGRAMS] = _as_json(
-        {
-            "plan": encode(plan),
-            "programs": {
-                # The source stands in its own file.
-                name: encode(dataclasses.replace(program, text=""))
-                for name, program in programs.items()
-            },
-        }
-    )
-    manifest = Manifest(
-        format=FORMAT,
-        attndsl=attndsl.__version__,
-        attention=attention.name,
-        parameters=dict(parameters),
-        inputs={
-            one.name: f"{one.element}[{', '.join(map(text, one.dimensions))}]"
-            for one in attention.inputs
-        },
-        axes=attention.axes,
-        specialization={
-            "dtype": specialization.dtype.value,
-            "head_dim": specialization.head_dim,
-            "value_dim": specialization.value_dim,
-            "log_sum_exp": specialization.log_sum_exp,
-        },
-        targets=tuple(builds),
-        files={name: sha256(data).hexdigest() for name, data in sorted(files.items())},
-    )
-    files[MANIFEST] = _as_json(dataclasses.asdict(manifest))
-    return Artifact(manifest, plan, programs, files)
-
-
-def load_artifact(directory: Path) -> Artifact:
-    """The artifact in a folder. Raises `AttnError` A096 where it is damaged or is none."""
-    manifest = read_manifest(directory / MANIFEST)
-    files = {name: _read(directory / name) for name in manifest.files}
-    for name, checksum in manifest.files.items():
-        if sha256(files[name]).hexdigest() != checksum:
-            raise damaged(directory, f"`{name}` is not what was written")
-    for name in (PROGRAMS, *(file for build in manifest.targets for file in build.files())):
-        if name not in files:
-            raise damaged(directory, f"`{name}` is not listed")
-    try:
-        stored = json.loads(files[PROGRAMS])
-    except ValueError:
-        raise damaged(directory, f"`{PROGRAMS}` is no JSON") from None
-    encoded = stored.get("programs") if isinstance(stored, dict) else None
-    if not isinstance(encoded, dict) or set(encoded) != {one.target for one in manifest.targets}:
-        raise damaged(directory, f"`{PROGRAMS}` does not match the manifest")
-    plan = decode(stored.get("plan"), Plan)
-    if not any(isinstance(stage, Attend) for stage in plan.stages):
-        raise damaged(directory, "its plan computes nothing")
-    programs = {}
-    for build in manifest.targets:
-        program = decode(encoded[build.target], Program)
-        source = files[build.source].decode("utf-8", "replace")
-        programs[build.target] = dataclasses.replace(program, text=source)
-        _check_program(plan, program, build, directory)
-    files[MANIFEST] = _read(directory / MANIFEST)
-    return Artifact(manifest, plan, programs, files, directory)
-
-
-def _check_program(plan: Plan, program: Program, build: TargetBuild, directory: Path) -> None:
-    """Every argument of every entry must be something that a call has."""
-    if program.target != build.target:
-        raise damaged(directory, f"`{build.target}` holds a program for `{program.target}`")
-    if {one.function for one in program.entries} != {one.function for one in build.kernels}:
-        raise damaged(directory, f"`{build.target}` has other kernels than its program")
-    attention = plan.attention
-    ranks = dict.fromkeys(("q", "k", "v", "out"), 4) | {"log_sum_exp": 3}
-    ranks |= {one.name: len(one.dimensions) for one in attention.inputs}
-    ranks |= {one.name: len(one.dimensions) for one in program.buffers}
-    sizes = {"B", "H", "Hkv", "Lq", "Lk", "D", "Dv", "offset", "threads"}
-    sizes |= {f"axis.{axis}" for axis in attention.axes}
-    fields = {field.name for field in dataclasses.fields(BlockTable)}
-    for argument in (argument for entry in program.entries for argument in entry.arguments):
-        match argument.kind:
-            case ArgumentKind.TENSOR:
-                known = argument.name in ranks
-            case ArgumentKind.STRIDE:
-                known = 0 <= argument.axis < ranks.get(argument.name, 0)
-            case ArgumentKind.SIZE:
-                known = argument.name in sizes
-            case ArgumentKind.TABLE:
-                known = argument.name in fields and isinstance(plan.attend.block_map, Table)
-            case ArgumentKind.SCALE:
-                known = True
-        if not known:
-            raise damaged(directory, f"`{build.target}` has an argument `{argument.name}`")
 
 
 def _check_replaceable(directory: Path) -> None:
@@ -344,14 +283,3 @@ def _check_replaceable(directory: Path) -> None:
             f"`{directory}` exists and holds `{min(names - ours)}`, which is of no artifact",
             help="choose another folder, or empty this one",
         )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        raise damaged(path.parent, f"`{path.name}`: {problem.strerror}") from None
-
-
-def _as_json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

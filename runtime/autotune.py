@@ -42,7 +42,7 @@ CPU_TILES = (
     Tile(96, 96),
 )
 # Enough that the median is steady, and that tuning ends.
-_ROUNDS, _SECONDS_PER_TILE = 25, 0.5
+ROUNDS, _SECONDS_PER_TILE = 25, 0.5
 _NOISE = 1.02
 
 
@@ -107,9 +107,9 @@ def tune(
     runs: dict[Tile, Callable[[], float]] = {}
 
     def timer(execution: Execution) -> Callable[[], float]:
-        return lambda: _timed(lambda: execution.run(call, q, k, v, inputs), call)
+        return lambda: timed(lambda: execution.run(call, q, k, v, inputs), call)
 
-    steps = len(tiles) + _ROUNDS
+    steps = len(tiles) + ROUNDS
     problem: AttnError | None = None
     with torch.no_grad():
         for tile in tiles:
@@ -122,7 +122,7 @@ def tune(
             else:
                 runs[tile] = run
             on_progress(len(measurements) + len(runs), steps)
-        times = _interleaved(runs, lambda number: on_progress(len(tiles) + number, steps))
+        times = interleaved(runs, lambda number: on_progress(len(tiles) + number, steps))
     from statistics import median
 
     for tile, seconds in times.items():
@@ -131,8 +131,8 @@ def tune(
         assert problem is not None
         raise problem
     ranked = sorted(measurements.values(), key=lambda one: (one.seconds is None, one.seconds or 0))
-    result = TuningResult(_chosen(ranked, tiles[0]), tuple(ranked))
-    _keep(result, _key(attention, specialization, target, call))
+    result = TuningResult(chosen(ranked, tiles[0]), tuple(ranked))
+    keep(result.as_json(), _key(attention, specialization, target, call))
     return result
 
 
@@ -140,11 +140,7 @@ def best_tile(
     attention: Attention, specialization: Specialization, target: Target, call: Call
 ) -> Tile | None:
     """The tile that tuning has found for such calls, if it has been done."""
-    cache = default_cache()
-    if not (cache.root / KIND).is_dir():
-        return None
-    directory = cache.find(KIND, _key(attention, specialization, target, call))
-    return None if directory is None else _read(directory / FILE)
+    return tile_of(kept(lambda: _key(attention, specialization, target, call)).get("best"))
 
 
 def shape_class(sizes: Mapping[str, int]) -> str:
@@ -154,7 +150,7 @@ def shape_class(sizes: Mapping[str, int]) -> str:
     return " ".join(f"{(size - 1).bit_length()}" for size in (sizes["Lq"], sizes["Lk"], heads))
 
 
-def _chosen(ranked: list[Measurement], default: Tile) -> Tile:
+def chosen(ranked: list[Measurement], default: Tile) -> Tile:
     """The fastest, or the default where that is as fast but for noise."""
     fastest = ranked[0]
     for one in ranked:
@@ -163,13 +159,13 @@ def _chosen(ranked: list[Measurement], default: Tile) -> Tile:
     return fastest.tile
 
 
-def _interleaved(
+def interleaved(
     runs: Mapping[Tile, Callable[[], float]], on_round: Callable[[int], None]
 ) -> dict[Tile, list[float]]:
     """Times of every run, in rounds, so that all meet the machine in the same moods."""
     times: dict[Tile, list[float]] = {tile: [] for tile in runs}
     spent = dict.fromkeys(runs, 0.0)
-    for number in range(_ROUNDS):
+    for number in range(ROUNDS):
         for tile, run in runs.items():
             if spent[tile] < _SECONDS_PER_TILE or len(times[tile]) < 3:
                 times[tile].append(run())
@@ -178,7 +174,7 @@ def _interleaved(
     return times
 
 
-def _timed(run: Callable[[], object], call: Call) -> float:
+def timed(run: Callable[[], object], call: Call) -> float:
     if call.device.type == "cpu":
         start = time.perf_counter()
         run()
@@ -195,16 +191,23 @@ def _timed(run: Callable[[], object], call: Call) -> float:
 
 
 def _key(attention: Attention, specialization: Specialization, target: Target, call: Call) -> str:
+    # Whether the log-sum-exp is written makes no difference to which tile is best.
+    return key_of(*described(attention, specialization, target, call))
+
+
+def described(
+    attention: Attention, specialization: Specialization, target: Target, call: Call
+) -> tuple[str, ...]:
+    """What a best tile depends on."""
     from attndsl.runtime.serialize import encode
 
-    # Whether the log-sum-exp is written makes no difference to which tile is best.
     kind = f"{specialization.dtype} {specialization.head_dim} {specialization.value_dim}"
     meaning = json.dumps(encode(attention, spans=False))
-    return key_of(meaning, target.name, _device_name(call.device), kind, shape_class(call.sizes))
+    return meaning, target.name, device_name(call.device), kind, shape_class(call.sizes)
 
 
 @lru_cache
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         import torch
 
@@ -216,19 +219,33 @@ def _device_name(device: torch.device) -> str:
     return str(torch.cuda.get_device_name(device))
 
 
-def _keep(result: TuningResult, key: str) -> None:
+def keep(found: Mapping[str, Any], key: str) -> None:
+    """Write what was found, to be read by `read`."""
+
     def write(directory: Path) -> None:
-        (directory / FILE).write_text(json.dumps(result.as_json(), indent=1), encoding="utf-8")
+        (directory / FILE).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
     default_cache().replace(KIND, key, write)
 
 
-def _read(path: Path) -> Tile | None:
-    """The tile in a file; None for one that another version wrote otherwise."""
+def kept(key: Callable[[], str]) -> Mapping[str, Any]:
+    """What was kept under a key; empty where there is nothing, or nothing that can be read."""
+    cache = default_cache()
+    if not (cache.root / KIND).is_dir():
+        return {}
+    directory = cache.find(KIND, key())
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))["best"]
+        found = {} if directory is None else json.loads((directory / FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def tile_of(stored: Any) -> Tile | None:
+    """The tile that was kept; None for one that another version wrote otherwise."""
+    try:
         numbers = [stored[name] for name in ("block_m", "block_n", "warps", "stages")]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
     if all(type(number) is int and 0 < number <= 1024 for number in numbers):
         return Tile(*numbers)

@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from attndsl.attention import Attention, has_statistic
-from attndsl.diagnostics import error
 from attndsl.dropout import Dropout
 from attndsl.runtime.arguments import Call, check_call
 from attndsl.runtime.execution import Execution
 from attndsl.runtime.options import DEFAULTS, Options
 
 if TYPE_CHECKING:
-    from attndsl.runtime.gradients import Backwards, Differentiable
+    from attndsl.runtime.backward import Backwards
+    from attndsl.runtime.gradients import Differentiable
     from attndsl.runtime.packed import Packed
 
 _SIGNATURES_KEPT = 512
@@ -42,24 +42,29 @@ Operator = Callable[[Any, Any, Any, Options, Mapping[str, Any]], Any]
 
 
 class Calls:
-    """The calls of one bound attention. `execution_for(call, statistics)` finds what runs one.
+    """The calls of one bound attention. `execution_for(call, statistics)` finds what runs one,
+    `backwards` what differentiates it.
 
     `operator` takes the calls that need torch's dispatcher. Without one, all are taken for calls on
-    plain tensors, and one that requires a gradient is refused (A082).
+    plain tensors. `check_gradient(name)` refuses an argument that requires a gradient and has none.
     """
 
     def __init__(
         self,
         attention: Attention,
         execution_for: Callable[[Call, bool], Execution],
+        backwards: Backwards,
+        *,
         operator: Operator | None = None,
+        check_gradient: Callable[[str], None] | None = None,
     ) -> None:
         self._attention = attention
         self._execution_for = execution_for
+        self._backwards = backwards
         self._operator = operator
+        self._check_gradient = check_gradient
         self._prepared: dict[Any, tuple[Call, Execution]] = {}
         self._differentiable: dict[Any, Differentiable] = {}
-        self._backwards: Backwards = {}
 
     def __call__(self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]) -> Any:
         """See `Kernel.__call__`."""
@@ -73,8 +78,8 @@ class Calls:
         if options.cu_seqlens is not None or options.cu_seqlens_k is not None:
             return self._on_packed(q, k, v, options, inputs)
         if torch.is_grad_enabled():
-            required = _requires_gradient(q, k, v, inputs)
-            if required is not None:
+            required = _requiring_gradients(q, k, v, inputs)
+            if required:
                 return self._with_gradients(required, q, k, v, options, inputs)
         signature = self._signature(q, k, v, options, inputs)
         dropout = _dropout(options)
@@ -153,24 +158,21 @@ class Calls:
         if self._operator is not None and _has_subclass(q, k, v, inputs):
             return self._by_operator(q, k, v, options, inputs)
         arguments = {"q": q, "k": k, "v": v, **inputs}
-        required = _requires_gradient(q, k, v, inputs) if torch.is_grad_enabled() else None
-        if required is None:
+        required = _requiring_gradients(q, k, v, inputs) if torch.is_grad_enabled() else ()
+        if not required:
             packed = self._packed(q, k, v, options, inputs, options.return_lse)
             out, log_sum_exp = packed.forward(arguments)
         else:
-            self._check_has_backward(required)
+            self._check_gradients(required)
             from attndsl.runtime.gradients import attend
 
             out, log_sum_exp = attend(self.differentiable(q, k, v, options, inputs), arguments)
         return (out, log_sum_exp) if options.return_lse else out
 
-    def _check_has_backward(self, required: str) -> None:
-        if self._operator is None:
-            raise error(
-                "A082",
-                f"`{required}` requires a gradient, and an artifact runs forward only",
-                help="call it under `torch.no_grad()`, or call the spec's own kernel",
-            )
+    def _check_gradients(self, required: tuple[str, ...]) -> None:
+        if self._check_gradient is not None:
+            for name in required:
+                self._check_gradient(name)
 
     def _signature(
         self, q: Any, k: Any, v: Any, options: Options, inputs: Mapping[str, Any]
@@ -199,7 +201,7 @@ class Calls:
 
     def _with_gradients(
         self,
-        required: str,
+        required: tuple[str, ...],
         q: Any,
         k: Any,
         v: Any,
@@ -207,8 +209,8 @@ class Calls:
         inputs: Mapping[str, Any],
     ) -> Any:
         """The same, as one operation that torch differentiates."""
-        self._check_has_backward(required)
-        if _has_subclass(q, k, v, inputs):
+        self._check_gradients(required)
+        if self._operator is not None and _has_subclass(q, k, v, inputs):
             return self._by_operator(q, k, v, options, inputs)
         from attndsl.runtime.gradients import attend
 
@@ -237,12 +239,10 @@ def _dropping(call: Call, dropout: Dropout | None) -> Call:
     return call if dropout is None else dataclasses.replace(call, dropout=dropout)
 
 
-def _requires_gradient(q: Any, k: Any, v: Any, inputs: Mapping[str, Any]) -> str | None:
-    """The first argument that requires a gradient."""
-    for name, one in (("q", q), ("k", k), ("v", v), *inputs.items()):
-        if getattr(one, "requires_grad", False):
-            return name
-    return None
+def _requiring_gradients(q: Any, k: Any, v: Any, inputs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arguments that require a gradient."""
+    named = ("q", q), ("k", k), ("v", v), *inputs.items()
+    return tuple(name for name, one in named if getattr(one, "requires_grad", False))
 
 
 def _has_subclass(q: Any, k: Any, v: Any, inputs: Mapping[str, Any]) -> bool:

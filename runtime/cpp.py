@@ -72,6 +72,9 @@ class CompiledProgram:
         """The entries' functions, in their order; each takes the address of its arguments."""
         return tuple(launch.function for launch in self._launches)
 
+    def prepare(self, device: torch.device) -> None:
+        """A shared object is loaded whole, for the only device that it is for."""
+
     def launch(
         self,
         tensors: Mapping[str, Tensor],

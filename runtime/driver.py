@@ -19,7 +19,7 @@ from torch import Tensor
 from attndsl.codegen.program import Argument, ArgumentKind, Program
 from attndsl.diagnostics import error
 from attndsl.runtime.manifest import Kernel
-from attndsl.runtime.triton import Values, grid_of
+from attndsl.runtime.triton import Values, grid_of, writes_output
 
 # Above this, a kernel must ask for its shared memory, in bytes.
 _SHARED_WITHOUT_ASKING = 48 * 1024
@@ -121,14 +121,16 @@ class DriverProgram:
                 kernel, image = self._kernels[entry.function]
                 function = self._function(device, kernel, image)
                 scratch = self._scratch(kernel, grid, device)
-                arguments = [pack(one, values.of(one)) for one in entry.arguments]
-                arguments += [struct.pack("P", 0 if scratch is None else scratch.data_ptr())]
-                arguments += [struct.pack("P", 0)]
                 threads = (kernel.warps or 1) * (kernel.warp_size or 1)
-                driver_api().launch(
-                    function, grid, threads, kernel.dynamic_shared or 0, stream, arguments
-                )
-            values.copy_back(tensors["out"])
+                for turn in values.turns(entry):
+                    arguments = [pack(one, turn.of(one)) for one in entry.arguments]
+                    arguments += [struct.pack("P", 0 if scratch is None else scratch.data_ptr())]
+                    arguments += [struct.pack("P", 0)]
+                    driver_api().launch(
+                        function, grid, threads, kernel.dynamic_shared or 0, stream, arguments
+                    )
+            if writes_output(self.program):
+                values.copy_back(tensors["out"])
 
     def prepare(self, device: torch.device) -> None:
         """Give a device every kernel now, and not when it is first launched there."""

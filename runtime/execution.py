@@ -38,6 +38,9 @@ class Launcher(Protocol):
     where the program writes it, `log_sum_exp`; `table` the fields of the `BlockTable`.
     """
 
+    @property
+    def program(self) -> Program: ...
+
     def launch(
         self,
         tensors: Mapping[str, Tensor],

@@ -18,13 +18,11 @@ from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
 from attndsl.attention import Attention, Softmax, has_statistic
-from attndsl.codegen.program import Specialization
 from attndsl.diagnostics import error
 from attndsl.dropout import Dropout
 from attndsl.runtime.arguments import Call, converted
-from attndsl.runtime.backward import Backward, backward_for
+from attndsl.runtime.backward import Backward, Backwards
 from attndsl.runtime.execution import Execution
-from attndsl.runtime.targets import device_target
 
 
 class Operation(Protocol):
@@ -108,11 +106,6 @@ def levels_below() -> AbstractContextManager[None]:
     return nullcontext()
 
 
-# What computes the gradients of such names, and whether the log-sum-exp has one, for a dtype, head
-# dimensions and a device.
-Backwards = dict[Any, Backward]
-
-
 def as_arguments(tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> list[Tensor]:
     """The gradient of each tensor in its dtype, contiguous and apart from the others; zeros where
     there is none, as the output does not depend on it."""
@@ -158,7 +151,7 @@ class Once(ABC):
 
 class Differentiable(Once):
     """Calls of one signature, forward and backward. `execution` writes the rows' statistics;
-    `backwards` are those known of the attention, to which this adds."""
+    `backwards` finds what differentiates them."""
 
     def __init__(
         self, attention: Attention, call: Call, execution: Execution, backwards: Backwards
@@ -231,28 +224,15 @@ class Differentiable(Once):
         if has_statistic(normalizer):
             name = "log_sum_exp" if isinstance(normalizer, Softmax) else "weights.sum"
             tensors[name] = statistic
+        if of_statistic is None and self._backwards.takes_log_sum_exp_gradient:
+            of_statistic = torch.zeros_like(statistic)
         if of_statistic is not None:
             tensors["log_sum_exp.gradient"] = of_statistic.float().contiguous()
         return tensors
 
     def backward_of(self, wanted: tuple[str, ...], log_sum_exp_gradient: bool) -> Backward:
-        """What computes these gradients; made when it is first asked for."""
-        call, sizes = self._call, self._call.sizes
-        specialization = Specialization(
-            call.dtype, sizes["D"], sizes["Dv"], dropout=call.dropout is not None
-        )
-        key = specialization, call.device, wanted, log_sum_exp_gradient
-        known = self._backwards.get(key)
-        if known is None:
-            known = backward_for(
-                self._attention,
-                specialization,
-                device_target(call.device),
-                wanted,
-                log_sum_exp_gradient=log_sum_exp_gradient,
-            )
-            self._backwards[key] = known
-        return known
+        """What computes these gradients."""
+        return self._backwards.find(self._call, wanted, log_sum_exp_gradient)
 
 
 def _with_dense_rows(tensor: Tensor) -> Tensor:

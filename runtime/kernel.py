@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from attndsl.runtime.arguments import Call
     from attndsl.runtime.artifact import Artifact
     from attndsl.runtime.autotune import TuningResult
+    from attndsl.runtime.backward import Backward
+    from attndsl.runtime.backward_tuning import BackwardTuning, Tiles
     from attndsl.runtime.calls import Calls
     from attndsl.runtime.execution import Execution
 
@@ -82,6 +84,8 @@ class Kernel:
         self.identity = f"{attention.name} {next(_NUMBERS)}"
         _KERNELS[self.identity] = self
         self._executions: dict[Any, Execution] = {}
+        self._backwards: dict[Any, Backward] = {}
+        self._tuned: dict[Any, Tiles] = {}
         self._lock = threading.Lock()
 
     @property
@@ -193,9 +197,15 @@ class Kernel:
     def calls(self) -> Calls:
         """What takes the calls of this bound kernel."""
         if self._calls is None:
+            from attndsl.runtime.backward import Backwards
             from attndsl.runtime.calls import Calls
 
-            self._calls = Calls(self.attention, self._execution_for, self._by_operator)
+            self._calls = Calls(
+                self.attention,
+                self._execution_for,
+                Backwards(self._backward_for),
+                operator=self._by_operator,
+            )
         return self._calls
 
     @cached_property
@@ -236,21 +246,25 @@ class Kernel:
         return_lse: bool = False,
         dropout: bool = False,
         tile: Tile | None = None,
+        gradients: Iterable[str] | None = None,
     ) -> str:
-        """The emitted source: C++ for `"cpu"` or `"cpp"`, Triton for `"triton"`, `"cuda:90"` …"""
+        """The emitted source: C++ for `"cpu"` or `"cpp"`, Triton for `"triton"`, `"cuda:90"` …
+
+        With `gradients` that of the backward, for these names or, where it is empty, for all.
+        """
         from attndsl.runtime.compilation import emit, specialize
         from attndsl.runtime.targets import parse_target
 
-        name = {"cpp": "cpu", "triton": "cuda:90"}.get(target, target)
-        specialization = specialize(
-            self._ready_attention,
-            head_dim,
-            value_dim,
-            dtype,
-            return_lse=return_lse,
-            dropout=dropout,
+        where = parse_target({"cpp": "cpu", "triton": "cuda:90"}.get(target, target))
+        attention = self._ready_attention
+        made = specialize(
+            attention, head_dim, value_dim, dtype, return_lse=return_lse, dropout=dropout
         )
-        return emit(self._ready_attention, specialization, parse_target(name), tile)[1].text
+        if gradients is None:
+            return emit(attention, made, where, tile)[1].text
+        from attndsl.runtime.backward import emit_backward, gradients_of, source_of
+
+        return source_of(*emit_backward(attention, made, where, gradients_of(attention, gradients)))
 
     def artifact(
         self,
@@ -259,9 +273,11 @@ class Kernel:
         value_dim: int | None = None,
         dtype: str = "bf16",
         return_lse: bool = False,
+        direction: str = "forward",
+        gradients: Iterable[str] | None = None,
     ) -> Artifact:
         """Compile ahead of time for targets (`"cpu"` unless given); see `attndsl.compile`."""
-        from attndsl.runtime.artifact import compile_artifact
+        from attndsl.runtime.ahead import compile_artifact
 
         return compile_artifact(
             self._ready_attention,
@@ -271,6 +287,8 @@ class Kernel:
             dtype=dtype,
             return_lse=return_lse,
             parameters=self.bind().parameters,
+            direction=direction,
+            gradients=gradients,
         )
 
     def tune(self, q: Any, k: Any, v: Any = None, **named: Any) -> TuningResult:
@@ -289,11 +307,28 @@ class Kernel:
         bound._calls = None
         return result
 
+    def tune_backward(self, q: Any, k: Any, v: Any = None, **named: Any) -> BackwardTuning:
+        """As `tune`, for the backward: of what requires a gradient, or of all that may have one.
+
+        See `attndsl.runtime.backward_tuning`.
+        """
+        from attndsl.runtime.backward_tuning import tune
+
+        bound = self.bind(
+            **{name: named.pop(name) for name in self._parameter_names & named.keys()}
+        )
+        options = {name: named.pop(name) for name in ("scale", "offset", "grid") if name in named}
+        result = tune(bound.attention, q, k, v, named, Options(**options))
+        bound._tuned = {}
+        return result
+
     def forget_tables(self) -> None:
         """Build block lists anew at the next call: needed only after a tensor that the mask reads
         was changed on a GPU by a kernel that torch does not know of."""
         for execution in self._executions.values():
             execution.forget_tables()
+        for backward in self._backwards.values():
+            backward.forget_tables()
 
     def __copy__(self) -> Kernel:
         return self
@@ -354,3 +389,37 @@ class Kernel:
                 execution = compile_for(self.attention, specialization, target, tile)
                 self._executions[key] = execution
         return execution
+
+    def _backward_for(
+        self, call: Call, wanted: tuple[str, ...], log_sum_exp_gradient: bool
+    ) -> Backward:
+        """What computes these gradients; made when it is first asked for."""
+        from attndsl.runtime.backward import backward_for
+        from attndsl.runtime.backward_tuning import best_tiles
+        from attndsl.runtime.compilation import specialize
+        from attndsl.runtime.targets import device_target
+
+        sizes = call.sizes
+        specialization = specialize(
+            self.attention,
+            sizes["D"],
+            sizes["Dv"],
+            call.dtype,
+            dropout=call.dropout is not None,
+        )
+        target = device_target(call.device)
+        tiles = best_tiles(self.attention, specialization, target, wanted, call, self._tuned)
+        key = call.device, specialization, wanted, log_sum_exp_gradient, tiles
+        with self._lock:
+            backward = self._backwards.get(key)
+            if backward is None:
+                backward = backward_for(
+                    self.attention,
+                    specialization,
+                    target,
+                    wanted,
+                    log_sum_exp_gradient=log_sum_exp_gradient,
+                    tiles=dict(tiles),
+                )
+                self._backwards[key] = backward
+        return backward

@@ -14,7 +14,8 @@ from typing import Any
 
 from attndsl.diagnostics import AttnError, error
 
-FORMAT = 1
+MANIFEST = "manifest.json"
+FORMAT = 2
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 _LARGEST = 1 << 24  # bytes of a manifest
 _Scalars = Mapping[str, bool | int | float | str]
@@ -47,24 +48,39 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class TargetBuild:
-    """What was made for one target. `processor` lists the instruction sets that a CPU must have."""
+class ProgramBuild:
+    """One source file and its kernels, which share a tile."""
 
-    target: str
     source: str
     tile: _Scalars
-    compiler: str
     kernels: tuple[Kernel, ...]
+
+
+@dataclass(frozen=True)
+class TargetBuild:
+    """What was made for one target. The stages of a backward have a source each on a GPU, and share
+    one on a CPU. `processor` lists the instruction sets that a CPU must have."""
+
+    target: str
+    compiler: str
+    forward: ProgramBuild
+    backward: tuple[ProgramBuild, ...] = ()
     processor: tuple[str, ...] = ()
 
+    @property
+    def programs(self) -> tuple[ProgramBuild, ...]:
+        return self.forward, *self.backward
+
     def files(self) -> Iterator[str]:
-        yield self.source
-        yield from (kernel.file for kernel in self.kernels)
+        for program in self.programs:
+            yield program.source
+            yield from (kernel.file for kernel in program.kernels)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact holds. `files` are the SHA-256 checksums of all other files."""
+    """What an artifact holds. `gradients` are the arguments that its backward has gradients of;
+    without a backward there are none. `files` are the SHA-256 checksums of all other files."""
 
     format: int
     attndsl: str
@@ -73,6 +89,7 @@ class Manifest:
     inputs: Mapping[str, str]
     axes: tuple[str, ...]
     specialization: _Scalars
+    gradients: tuple[str, ...]
     targets: tuple[TargetBuild, ...]
     files: Mapping[str, str]
 
@@ -114,6 +131,9 @@ def _manifest(data: Any) -> Manifest:
     targets = tuple(_build(one) for one in _get(data, "targets", list))
     if not targets or len({one.target for one in targets}) != len(targets):
         raise _Wrong("`targets` is empty or repeats itself")
+    gradients = _texts(data, "gradients")
+    if any(bool(one.backward) != bool(gradients) for one in targets):
+        raise _Wrong("a target has a backward that computes nothing, or none")
     files = _strings(_get(data, "files", dict))
     for name in files:
         _file_name(name)
@@ -125,22 +145,30 @@ def _manifest(data: Any) -> Manifest:
         inputs=_strings(_get(data, "inputs", dict)),
         axes=_texts(data, "axes"),
         specialization=_scalars(_get(data, "specialization", dict)),
+        gradients=gradients,
         targets=targets,
         files=files,
     )
 
 
 def _build(data: Any) -> TargetBuild:
-    kernels = tuple(_kernel(one) for one in _get(data, "kernels", list))
-    if not kernels:
-        raise _Wrong("a target has no kernels")
     return TargetBuild(
         target=_get(data, "target", str),
+        compiler=_get(data, "compiler", str),
+        forward=_program(_get(data, "forward", dict)),
+        backward=tuple(_program(one) for one in _get(data, "backward", list)),
+        processor=_texts(data, "processor"),
+    )
+
+
+def _program(data: Any) -> ProgramBuild:
+    kernels = tuple(_kernel(one) for one in _get(data, "kernels", list))
+    if not kernels:
+        raise _Wrong("a program has no kernels")
+    return ProgramBuild(
         source=_file_name(_get(data, "source", str)),
         tile=_scalars(_get(data, "tile", dict)),
-        compiler=_get(data, "compiler", str),
         kernels=kernels,
-        processor=_texts(data, "processor"),
     )
 
 

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from attndsl.attention import Attention
 from attndsl.runtime.arguments import Call, converted
-from attndsl.runtime.backward import Backward, CompiledBackward
+from attndsl.runtime.backward import Backward, Backwards, CompiledBackward
 from attndsl.runtime.cpp import CompiledProgram
 from attndsl.runtime.execution import CompiledExecution, Execution
 from attndsl.runtime.gradients import (
-    Backwards,
     Differentiable,
     Once,
     as_arguments,

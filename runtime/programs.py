@@ -43,10 +43,11 @@ def backward_program_of(
     target: Target,
     wanted: tuple[str, ...],
     log_sum_exp_gradient: bool,
+    tile: Tile | None,
     emit: Callable[[], tuple[Plan, Program]],
 ) -> tuple[Plan, Program]:
     """The same for a backward, and the gradients that it computes."""
-    backward = ("backward", *wanted, repr(log_sum_exp_gradient))
+    backward = ("backward", *wanted, repr(log_sum_exp_gradient), repr(tile))
     return _kept(_key(attention, specialization, target, *backward), emit)
 
 

@@ -30,7 +30,7 @@ from attndsl.records import dataclass
 from attndsl.runtime.arguments import BUFFER_DTYPES, Call
 from attndsl.runtime.block_tables import BlockTables
 from attndsl.runtime.triton import GpuProgram, InterpretedProgram
-from attndsl.runtime.triton_compile import choose_stage
+from attndsl.runtime.triton_compile import choose_stage, compile_ahead
 from attndsl.runtime.triton_source import load_module
 
 if TYPE_CHECKING:
@@ -38,38 +38,63 @@ if TYPE_CHECKING:
 
 
 def build(
-    plan: Plan, specialization: Specialization, target: str, tile: Tile | None = None
+    plan: Plan,
+    specialization: Specialization,
+    target: str,
+    tile: Tile | None = None,
+    tiles: Mapping[int, Tile] | None = None,
 ) -> TritonBackward:
     """What runs a plan that is `by_side`. Where Triton interprets, `tile` is that of every stage.
+    `tiles` are better ones than the defaults, by the number of the stage; one that does not fit is
+    passed over.
 
     Raises `AttnError` as `compile_ahead` does, and A083 where no tile of a stage fits.
     """
     import triton
 
-    stages = {}
-    for number, stage in enumerate(plan.stages):
-        if isinstance(stage, Fold):
-            continue
-        launcher: Launcher
+    stages: dict[int, Launcher] = {}
+    for number in stages_with_kernels(plan):
         if triton.knobs.runtime.interpret:
-            chosen = tile or emitter.stage_tiles(stage, specialization, target)[0]
+            chosen = tile or emitter.stage_tiles(plan.stages[number], specialization, target)[0]
             program = emitter.emit_stage(plan, number, specialization, chosen, target)
-            launcher = InterpretedProgram(program, load_module(program))
+            stages[number] = InterpretedProgram(program, load_module(program))
         else:
-            program, binaries = choose_stage(plan, number, specialization, target)
-            launcher = GpuProgram(program, binaries)
-        table = None
+            better = (tiles or {}).get(number)
+            stages[number] = _compiled(plan, number, specialization, target, better)
+    return on_gpu(plan, stages)
+
+
+def _compiled(
+    plan: Plan, number: int, specialization: Specialization, target: str, better: Tile | None
+) -> GpuProgram:
+    if better is not None:
+        program = emitter.emit_stage(plan, number, specialization, better, target)
+        binaries = compile_ahead(program)
+        if binaries.fit:
+            return GpuProgram(program, binaries)
+    return GpuProgram(*choose_stage(plan, number, specialization, target))
+
+
+def stages_with_kernels(plan: Plan) -> list[int]:
+    """The numbers of the stages that kernels run; what is folded, torch adds up."""
+    return [number for number, stage in enumerate(plan.stages) if not isinstance(stage, Fold)]
+
+
+def on_gpu(plan: Plan, launchers: Mapping[int, Launcher]) -> TritonBackward:
+    """The backward that built programs are, one for each stage that has a kernel."""
+    stages = {}
+    for number, launcher in launchers.items():
+        stage, table = plan.stages[number], None
         if isinstance(stage, PairStage):
-            table = _table(stage, program.tile, plan.attention.axes)
-        stages[number] = BuiltStage(program, launcher, table)
+            table = _table(stage, launcher.program.tile, plan.attention.axes)
+        stages[number] = BuiltStage(launcher, table)
     return TritonBackward(plan, stages)
 
 
 @dataclass(frozen=True)
 class BuiltStage:
-    """A stage's program, what launches it, and the block lists of a map not in closed form."""
+    """What launches a stage's program, and the block lists of a map not in closed form."""
 
-    program: Program
     launcher: Launcher
     table: BlockTables | None
 
@@ -93,10 +118,11 @@ class TritonBackward:
                 arrays[stage.buffer.name] = fold(call_of(self.plan, call, arrays), stage, self.plan)
                 continue
             built = self.stages[number]
+            program = built.launcher.program
             allocate = torch.zeros if _adds(stage) else torch.empty
-            for buffer in (*written_buffers(stage), *_parts(stage, built.program)):
+            for buffer in (*written_buffers(stage), *_parts(stage, program)):
                 shape = [evaluate_size(size, sizes) for size in buffer.dimensions]
-                dtype = BUFFER_DTYPES[built.program.buffer_dtype(buffer)]
+                dtype = BUFFER_DTYPES[program.buffer_dtype(buffer)]
                 arrays[buffer.name] = allocate(shape, dtype=dtype, device=device)
             table = None
             if built.table is not None:
@@ -104,9 +130,14 @@ class TritonBackward:
                 table = built.table.get(read, sizes, device)
             built.launcher.launch(arrays, call.launch_sizes, call.scale, table)
             if isinstance(stage, PairSums):
-                for one, buffer in zip(stage.elements, _parts(stage, built.program), strict=False):
+                for one, buffer in zip(stage.elements, _parts(stage, program), strict=False):
                     arrays[one.buffer.name] = added(one, arrays.pop(buffer.name), sizes)
         return {name: arrays[buffer] for name, buffer in self.plan.gradients}
+
+    def forget_tables(self) -> None:
+        for built in self.stages.values():
+            if built.table is not None:
+                built.table.clear()
 
 
 def _parts(stage: Stage, program: Program) -> tuple[Buffer, ...]:

@@ -70,8 +70,9 @@ def test_what_is_in_the_folder(saved: Path) -> None:
     }
     (target,) = manifest["targets"]
     assert target["target"] == "cpu"
-    assert target["tile"].keys() == {"block_m", "block_n"}
-    assert "tensor q" in target["kernels"][0]["arguments"]
+    assert target["forward"]["tile"].keys() == {"block_m", "block_n"}
+    assert "tensor q" in target["forward"]["kernels"][0]["arguments"]
+    assert target["backward"] == manifest["gradients"] == []
     assert set(manifest["files"]) == names - {"manifest.json"}
 
 
@@ -139,18 +140,21 @@ def test_damage_is_noticed(
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("format",), 2),
+        (("format",), 1),
         (("targets",), []),
-        (("targets", 0, "kernels"), []),
+        (("targets", 0, "forward", "kernels"), []),
         (("targets", 0, "target"), "cuda:90"),
-        (("targets", 0, "source"), "../../etc/passwd"),
-        (("targets", 0, "kernels", 0, "file"), "/bin/true"),
-        (("targets", 0, "kernels", 0, "file"), "other.so"),
-        (("targets", 0, "kernels", 0, "function"), "system"),
-        (("targets", 0, "kernels", 0, "warps"), -1),
-        (("targets", 0, "kernels", 0, "size"), None),
-        (("targets", 0, "kernels", 0, "arguments"), [1]),
-        (("targets", 0, "tile", "block_m"), [64]),
+        (("targets", 0, "forward", "source"), "../../etc/passwd"),
+        (("targets", 0, "forward", "kernels", 0, "file"), "/bin/true"),
+        (("targets", 0, "forward", "kernels", 0, "file"), "other.so"),
+        (("targets", 0, "forward", "kernels", 0, "function"), "system"),
+        (("targets", 0, "forward", "kernels", 0, "warps"), -1),
+        (("targets", 0, "forward", "kernels", 0, "size"), None),
+        (("targets", 0, "forward", "kernels", 0, "arguments"), [1]),
+        (("targets", 0, "forward", "tile", "block_m"), [64]),
+        (("targets", 0, "backward"), [{}]),
+        (("gradients",), ["q"]),
+        (("gradients",), "q"),
         (("files", "..\\x"), "0"),
         (("files", "cpu.so"), 7),
         (("parameters",), []),
@@ -200,7 +204,7 @@ def test_a_gpu_artifact_is_made_without_a_gpu(kernel: attndsl.Kernel, tmp_path: 
     assert loaded.manifest == artifact.manifest
     assert {"cuda-90.py", "hip-gfx942.py"} < set(loaded.files)
     for build, magic in zip(loaded.manifest.targets, (b"\x7fELF", b"\x7fELF"), strict=True):
-        for one in build.kernels:
+        for one in build.forward.kernels:
             assert loaded.files[one.file].startswith(magic)
             assert one.registers is not None
             assert one.registers > 0

@@ -52,7 +52,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[Tile, float]], 
             return Execution(tile)
 
         monkeypatch.setattr(autotune, "compile_with_tile", build)
-        monkeypatch.setattr(autotune, "_timed", lambda run, call: seconds[run()])
+        monkeypatch.setattr(autotune, "timed", lambda run, call: seconds[run()])
 
     return use
 

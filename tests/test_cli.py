@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,15 @@ def test_a_warning_is_shown_and_is_no_failure(attndsl: Run, spec: Callable[[str]
         ["view", "SPEC", "--head", "9"],
         ["view", "SPEC", "-o", "mask.docx"],
         ["show", "SPEC", "--plan", "-o", "x.png"],
+        ["show", "SPEC", "--backward", "-o", "x.png"],
+        ["show", "SPEC", "--plan", "--gradient", "q"],
+        ["show", "SPEC", "--cpp", "--target", "cuda:90"],
+        ["show", "SPEC", "--triton", "--target", "cpu"],
+        ["show", "SPEC", "--backward", "--triton", "--target", "cpu"],
+        ["show", "SPEC", "--backward", "--head-dim", "32"],
+        ["show", "SPEC", "--graph", "--dtype", "fp16"],
+        ["show", "SPEC", "--ast", "--param", "width=9"],
+        ["show", "SPEC", "--ast", "--attention", "window"],
         ["show", "SPEC", "--attention", "other"],
         ["show", "SPEC", "--plan", "--param", "width"],
         ["show", "SPEC", "--plan", "--param", "width=wide"],
@@ -143,7 +154,14 @@ def test_wrong_usage(attndsl: Run, spec: Callable[[str], Path], arguments: list[
         (["run", "SPEC", "--input", "slope=nowhere.npy"], "A097"),
         (["run", "SPEC", "--input", "slope=SPEC"], "A097"),
         (["run", "SPEC", "--dtype", "fp8"], "A074"),
+        (["show", "SPEC", "--param", "windw=3"], "A06"),
+        (["show", "SPEC", "--backward", "--triton", "--target", "tpu"], "A081"),
+        (["show", "SPEC", "--backward", "--gradient", "width"], "A072"),
+        (["show", "SPEC", "--backward", "--cpp", "--dtype", "fp8"], "A074"),
         (["compile", "SPEC", "--direction", "backward"], "A082"),
+        (["compile", "SPEC", "--direction", "sideways"], "A082"),
+        (["compile", "SPEC", "--gradient", "q"], "A082"),
+        (["compile", "SPEC", "--direction", "both", "--gradient", "width"], "A072"),
         (["compile", "SPEC", "--target", "abacus"], "A081"),
     ],
     ids=" ".join,
@@ -194,6 +212,60 @@ def test_show(attndsl: Run, spec: Callable[[str], Path]) -> None:
     assert attndsl("show", path, "--graph")[1] == "k, q, v  →  [attend]  →  out, log_sum_exp\n"
     assert "#include" in attndsl("show", path, "--cpp")[1]
     assert "@triton.jit" in attndsl("show", path, "--triton")[1]
+
+
+def test_show_binds_parameters(attndsl: Run, spec: Callable[[str], Path]) -> None:
+    assert "i - j < 7" in attndsl("show", spec(WINDOW), "--param", "width=7")[1]
+
+
+VIEWS = {
+    "--plan": "backward of `alibi`",
+    "--graph": "[fold into slope_gradient]  →  slope.gradient",
+    "--triton": "@triton.jit",
+    "--cpp": "#include",
+    "--ast": "target: Name score",
+}
+
+
+@pytest.mark.parametrize("count", range(len(VIEWS) + 1))
+def test_every_view_of_a_backward(attndsl: Run, spec: Callable[[str], Path], count: int) -> None:
+    """Of all combinations of options: what is asked for is there, and nothing else."""
+    path = spec(ALIBI)
+    for asked in combinations(VIEWS, count):
+        status, out, err = attndsl("show", path, "--backward", *asked)
+        assert (status, err) == (0, "")
+        shown = {view for view, text in VIEWS.items() if text in out}
+        assert shown == ({*asked} if {*asked} - {"--ast"} else {*asked, "--plan"}), asked
+        assert "[attend]" not in out
+
+
+def test_show_the_source_of_a_backward(attndsl: Run, spec: Callable[[str], Path]) -> None:
+    path = spec(ALIBI)
+    status, out, _ = attndsl("show", path, "--backward", "--triton", "--target", "hip:gfx942")
+    assert status == 0
+    titles = [line for line in out.splitlines() if line.startswith("# Stage ")]
+    assert titles[:4] == [f"# Stage {number} of 7" for number in (1, 2, 3, 4)]
+    assert titles[6] == "# Stage 7 of 7: slope_gradient, which torch adds up."
+    names = [one.name for one in ast.parse(out).body if isinstance(one, ast.FunctionDef)]
+    assert "alibi_queries" in names
+    assert "alibi_keys" in names
+    narrow = attndsl("show", path, "--backward", "--triton", "--gradient", "v")[1]
+    assert "alibi_keys" in narrow
+    assert "alibi_queries" not in narrow
+    wide = attndsl("show", path, "--backward", "--cpp", "--head-dim", "128")[1]
+    assert "slope_sum" in wide
+    assert "slope_sum" not in attndsl("show", path, "--backward", "--cpp", "--gradient", "q")[1]
+    for dim in ("64", "128"):
+        given = ("--backward", "--cpp", "--head-dim", dim, "--dtype", "bf16")
+        assert f"D = {dim}" in attndsl("show", path, *given)[1]
+
+
+def test_a_drawn_graph_of_a_backward(
+    attndsl: Run, spec: Callable[[str], Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "stages.svg"
+    assert attndsl("show", spec(ALIBI), "--backward", "--graph", "-o", place)[0] == 0
+    assert "slope.gradient" in place.read_text()
 
 
 def test_several_attentions_need_a_choice(attndsl: Run, spec: Callable[[str], Path]) -> None:
@@ -301,6 +373,24 @@ def test_compile_and_the_cache(
     assert str(tmp_path / "cache") in attndsl("cache")[1]
     assert "entries removed" in attndsl("cache", "clear")[1]
     assert json.loads(attndsl("cache", "--json")[1])["entries"] == []
+
+
+def test_compile_both_directions(attndsl: Run, spec: Callable[[str], Path], tmp_path: Path) -> None:
+    place = tmp_path / "build"
+    arguments = ["compile", spec(ALIBI), "-o", place, "--head-dim", "16", "--dtype", "fp32"]
+    status, out, _ = attndsl(*arguments, "--direction", "both")
+    assert status == 0
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("cpu ")] == [
+        *("attend_0", "prepare_0", "prepare_1", "sums_2"),
+    ]
+    manifest = json.loads(
+        attndsl(*arguments, "--direction", "both", "--gradient", "v", "--json")[1]
+    )
+    assert manifest["gradients"] == ["v"]
+    assert (place / "cpu.backward.so").is_file()
+    # The next one is of the forward alone, and leaves nothing of the backward behind.
+    assert attndsl(*arguments)[0] == 0
+    assert not list(place.glob("*backward*"))
 
 
 def test_env(attndsl: Run) -> None:

@@ -320,6 +320,30 @@ def test_values_made_of_keys_have_the_size_that_the_spec_says() -> None:
             kernel.source("cpp", head_dim=head_dim)
 
 
+def test_block_lists_of_both_directions_are_forgotten(
+    module: attndsl.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attndsl.runtime import block_tables
+
+    built: list[bool] = []
+    build = block_tables.build_table
+
+    def counted(*arguments: Any, transposed: bool, **options: Any) -> Any:
+        built.append(transposed)
+        return build(*arguments, transposed=transposed, **options)
+
+    monkeypatch.setattr(block_tables, "build_table", counted)
+    kernel = attndsl.Kernel(module.documents.attention)
+    q, k, v = (one.requires_grad_() for one in operands())
+    doc = (torch.arange(70) // 20).expand(2, 70)
+    for expected in (2, 2):
+        kernel(q, k, v, doc=doc).sum().backward()
+        assert len(built) == expected
+    kernel.forget_tables()
+    kernel(q, k, v, doc=doc).sum().backward()
+    assert len(built) == 4
+
+
 def test_plans_are_made_once(module: attndsl.Module) -> None:
     attention = module.window(width=8).attention
     assert compilation.plan_of(attention) is compilation.plan_of(attention)

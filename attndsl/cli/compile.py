@@ -38,8 +38,10 @@ def compile(
         bool, typer.Option("--lse", help="Write the log-sum-exp of every row, too.")
     ] = False,
     direction: Annotated[
-        str, typer.Option(help="forward; backward is not compiled ahead of time yet.")
+        str,
+        typer.Option(metavar="forward|both", help="With both, the artifact is differentiable."),
     ] = "forward",
+    gradient: options.GradientOption = None,
     json: options.JsonOption = False,
 ) -> None:
     """Compile a spec ahead of time: readable source and a binary for every target.
@@ -48,21 +50,18 @@ def compile(
     registers, stack, shared memory, tile and launch parameters; attndsl.load_artifact(DIR) runs it
     without compiling anything. Lengths, batch and head counts stay free.
 
+    With --direction both it holds the backward, too, and calls on tensors that require gradients
+    are differentiable. --gradient leaves out what needs no gradient, such as a table that is fixed.
+
     Examples:
 
         attndsl compile gemma2.attn -o build --target cuda:90 --target cpu --head-dim 128
 
         attndsl compile alibi.attn -t hip:gfx942 --dtype fp16
-    """
-    if direction != "forward":
-        from attndsl.diagnostics import error
 
-        raise error(
-            "A082",
-            f"the {direction} of a spec is not compiled ahead of time yet",
-            help="compile with `--direction forward`",
-        )
-    from attndsl.runtime.artifact import compile_artifact
+        attndsl compile alibi.attn --direction both --gradient q --gradient k --gradient v
+    """
+    from attndsl.runtime.ahead import compile_artifact
 
     chosen = options.choose(options.load_spec(spec), attention)
     bound = options.bound(chosen, param)
@@ -74,6 +73,8 @@ def compile(
         dtype=dtype or "bf16",
         return_lse=return_lse,
         parameters=options.values(chosen, param),
+        direction=direction,
+        gradients=gradient,
         on_target=_announce,
     )
     place = output or Path("build") / bound.name
@@ -100,14 +101,19 @@ def _report(manifest: Manifest) -> str:
     header = ["", "tile", "warps", "stages", "registers", "stack", "shared", "binary"]
     rows = []
     for build in manifest.targets:
-        for kernel in build.kernels:
-            numbers = (kernel.warps, kernel.stages, kernel.registers, kernel.stack, kernel.shared)
-            rows.append(
-                [
-                    f"{build.target} {kernel.function}",
-                    f"{build.tile['block_m']} × {build.tile['block_n']}",
-                    *("" if number is None else str(number) for number in numbers),
-                    f"{kernel.size / 1000:.0f} KB",
-                ]
-            )
+        for program in build.programs:
+            tile = f"{program.tile['block_m']} × {program.tile['block_n']}"
+            for kernel in program.kernels:
+                numbers = (
+                    *(kernel.warps, kernel.stages),
+                    *(kernel.registers, kernel.stack, kernel.shared),
+                )
+                rows.append(
+                    [
+                        f"{build.target} {kernel.function}",
+                        tile,
+                        *("" if number is None else str(number) for number in numbers),
+                        f"{kernel.size / 1000:.0f} KB",
+                    ]
+                )
     return table(header, rows)

@@ -43,6 +43,13 @@ HeadDimOption = Annotated[int, typer.Option(metavar="D", min=1, help="The head d
 DtypeOption = Annotated[
     str | None, typer.Option(metavar="fp32|bf16|fp16", help="The type of q, k, v and the output.")
 ]
+GradientOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="What has a gradient: q, k, v, an input of floats; repeatable. All of them if none.",
+    ),
+]
 SHAPE_HELP = "Sizes: L, or Lq,Lk, or B,H,L,D, or by name: B=1,H=8,Hkv=2,Lq=1,Lk=4096,D=128,Dv=128."
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attndsl.cli import options
+
+if TYPE_CHECKING:
+    from attndsl.attention import Attention
+    from attndsl.planner.plan import Plan
 
 
 def show(
@@ -17,28 +23,47 @@ def show(
         bool, typer.Option("--plan", help="The stages that will run, and the block map.")
     ] = False,
     backward: Annotated[
-        bool, typer.Option("--backward", help="What computes its gradients: derived formulas.")
+        bool,
+        typer.Option(
+            "--backward",
+            help="What computes its gradients: --plan of it unless another view is asked for.",
+        ),
     ] = False,
     triton: Annotated[bool, typer.Option("--triton", help="The Triton source, for GPUs.")] = False,
     cpp: Annotated[bool, typer.Option("--cpp", help="The C++ source, for CPUs.")] = False,
     graph: Annotated[
         bool, typer.Option("--graph", help="The stages as a graph; a picture with -o.")
     ] = False,
-    ast: Annotated[bool, typer.Option("--ast", help="The syntax tree.")] = False,
+    ast: Annotated[bool, typer.Option("--ast", help="The syntax tree of the whole file.")] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="For --graph: a .png, .svg or .pdf."),
     ] = None,
     attention: options.NameOption = None,
     param: options.ParamOption = None,
-    target: Annotated[str, typer.Option(help="For --triton: whose configuration.")] = "cuda:90",
-    head_dim: options.HeadDimOption = 64,
-    dtype: options.DtypeOption = None,
+    gradient: options.GradientOption = None,
+    target: Annotated[
+        str | None, typer.Option(help="For --triton: whose configuration; cuda:90 unless given.")
+    ] = None,
+    head_dim: Annotated[
+        int | None,
+        typer.Option(
+            metavar="D", min=1, help="For --triton and --cpp: the head dimension; 64 unless given."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fp32|bf16|fp16",
+            help="For --triton and --cpp: the type of q, k, v and the output.",
+        ),
+    ] = None,
 ) -> None:
     """Show what a spec becomes: its meaning, tree, plan, graph, or source for a target.
 
     Without an option it prints the spec as the checker understood it, with definitions written out
-    and every default shown.
+    and every default shown. With --backward, what is asked for is that of the gradients; on a GPU
+    each of its stages has a source of its own.
 
     Examples:
 
@@ -48,54 +73,101 @@ def show(
 
         attndsl show gemma2.attn --backward
 
+        attndsl show alibi.attn --backward --triton --gradient slope
+
         attndsl show gemma2.attn --cpp --dtype fp32
 
         attndsl show rope.attn --graph -o stages.svg
     """
-    if output is not None and not graph:
-        raise typer.BadParameter("only --graph writes a file", param_hint="--output")
+    _check_usage(
+        (("--output", output), graph, "only --graph writes a file"),
+        (("--gradient", gradient), backward, "only --backward has gradients"),
+        (("--target", target), triton, "only --triton has a target"),
+        (("--head-dim", head_dim), triton or cpp, "only --triton and --cpp depend on it"),
+        (("--dtype", dtype), triton or cpp, "only --triton and --cpp depend on it"),
+    )
+    made = plan or backward or triton or cpp or graph
     if ast:
+        if not made:
+            reason = "the tree is that of the whole file, as it is written"
+            _check_usage(
+                (("--param", param), False, reason), (("--attention", attention), False, reason)
+            )
         print(_tree_of(spec))
-    if ast and not (plan or backward or triton or cpp or graph):
-        return
+        if not made:
+            return
     chosen = options.choose(options.load_spec(spec), attention)
-    if not (plan or backward or triton or cpp or graph):
+    if not made:
         from attndsl.printing import describe
 
-        print(describe(chosen), end="")
+        print(describe(options.bound(chosen, param) if param else chosen), end="")
         return
     bound = options.bound(chosen, param)
-    if plan:
-        from attndsl.planner import plan as make_plan
-
-        print(make_plan(bound))
-    if backward:
-        from attndsl.planner.pipeline import plan_backward
-
-        print(plan_backward(bound))
+    view = _View(bound, backward, tuple(gradient or ()), by_side=triton)
+    if plan or (backward and not (triton or cpp or graph)):
+        print(view.plan)
     if graph:
-        _show_graph(bound, output)
-    for wanted, name, default in ((triton, target, "bf16"), (cpp, "cpu", "fp32")):
-        if wanted:
-            from attndsl.runtime.compilation import emit, specialize
-            from attndsl.runtime.targets import parse_target
-
-            specialization = specialize(bound, head_dim, None, dtype or default)
-            print(emit(bound, specialization, parse_target(name))[1].text, end="")
+        _show_graph(view.plan, output)
+    if triton:
+        print(view.source("triton", target or "cuda:90", head_dim or 64, dtype or "bf16"), end="")
+    if cpp:
+        print(view.source("cpp", "cpu", head_dim or 64, dtype or "fp32"), end="")
 
 
-def _show_graph(bound: Any, output: Path | None) -> None:
-    from attndsl.planner import plan as make_plan
+def _check_usage(*rules: tuple[tuple[str, object], bool, str]) -> None:
+    """An option that would change nothing is a mistake (exit status 2)."""
+    for (name, value), allowed, reason in rules:
+        if value is not None and not allowed:
+            raise typer.BadParameter(reason, param_hint=name)
 
+
+@dataclass(frozen=True)
+class _View:
+    """What is shown of a bound attention: its forward, or its backward for the `gradients` that are
+    named. `by_side` is the form of a backward's plan that kernels for GPUs have."""
+
+    attention: Attention
+    backward: bool
+    gradients: tuple[str, ...]
+    by_side: bool
+
+    @cached_property
+    def plan(self) -> Plan:
+        if not self.backward:
+            from attndsl.planner import plan
+
+            return plan(self.attention)
+        from attndsl.runtime.backward import backward_plan, check_depends, gradients_of
+
+        wanted = gradients_of(self.attention, self.gradients)
+        made = backward_plan(self.attention, wanted, False, False, by_side=self.by_side)
+        check_depends(made, wanted)
+        return made
+
+    def source(self, language: str, target: str, head_dim: int, dtype: str) -> str:
+        from attndsl.runtime.kernel import Kernel
+        from attndsl.runtime.targets import parse_target
+
+        if parse_target(target).language != language:
+            raise typer.BadParameter(
+                f"`{target}` has no Triton source: see --cpp", param_hint="--target"
+            )
+        gradients = self.gradients if self.backward else None
+        return Kernel(self.attention).source(
+            target, head_dim=head_dim, dtype=dtype, gradients=gradients
+        )
+
+
+def _show_graph(plan: Plan, output: Path | None) -> None:
     if output is None:
         from attndsl.pictures_graph import outline
 
-        print(outline(make_plan(bound)))
+        print(outline(plan))
         return
     from attndsl.pictures_graph import draw_graph
 
     options.make_parent(output)
-    draw_graph(make_plan(bound), output)
+    draw_graph(plan, output)
     print(output)
 
 

@@ -46,11 +46,12 @@ module.full.source("cpu")
         language="python",
     ),
     "A082": CodeEntry(
-        title="a gradient of what runs forward only",
+        title="a gradient that an artifact does not have",
         explanation="""\
-An artifact holds the forward. Tensors that require a gradient are refused, because a result
-without its gradient would train nothing and say nothing. Kernels that come from a spec are
-differentiable.""",
+An artifact holds the forward, and the backward if it was compiled in both directions: with
+`--direction both`, for the gradients that `--gradient` names. A tensor that requires another
+gradient is refused, because a result without its gradient would train nothing and say nothing.
+Kernels that come from a spec are differentiable as they are.""",
         wrong="""
 module = attndsl.parse("attention full {}")
 artifact = attndsl.compile(module.full, target="cpu", head_dim=q.shape[-1], dtype="fp32")
@@ -58,7 +59,10 @@ artifact(q.requires_grad_(), k, v)
 """,
         right="""
 module = attndsl.parse("attention full {}")
-module.full(q.requires_grad_(), k, v).sum().backward()
+artifact = attndsl.compile(
+    module.full, target="cpu", head_dim=q.shape[-1], dtype="fp32", direction="both"
+)
+artifact(q.requires_grad_(), k, v).sum().backward()
 """,
         language="python",
     ),

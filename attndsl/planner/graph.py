@@ -11,6 +11,7 @@ from attndsl.attention import Elementwise, Softmax
 from attndsl.expression import Expression, Operand, Read, walk
 from attndsl.planner.block_map import Table, bounds
 from attndsl.planner.plan import (
+    ROW_RESULTS,
     Attend,
     Fold,
     PairStage,
@@ -28,6 +29,7 @@ OUTPUTS = ("out", "log_sum_exp")
 
 def plan_graph(plan: Plan) -> networkx.DiGraph[str]:
     """A directed acyclic graph. Nodes are named `stage 0`, `q`, `slope`, `q_prepared`, `out` …
+    A backward begins with the forward's results, too, and ends with gradients.
 
     Every node has a `kind` (`"stage"`, `"operand"`, `"input"`, `"buffer"` or `"output"`) and a
     `label` to draw. Edges run from what is read to the stage that reads it, and on to what that
@@ -37,15 +39,21 @@ def plan_graph(plan: Plan) -> networkx.DiGraph[str]:
     kinds = dict.fromkeys("qkv", "operand") | {
         declared.name: "input" for declared in plan.attention.inputs
     }
+    labels: dict[str, str] = {}
+    for name, buffer in plan.gradients:  # two that the score adds up have one
+        before = f"{labels[buffer]}, " if buffer in labels else ""
+        labels[buffer] = f"{before}{name}.gradient"
+    if plan.gradients:
+        kinds |= dict.fromkeys((OUTPUTS[0], f"{OUTPUTS[0]}.gradient", *ROW_RESULTS), "operand")
     for number, stage in enumerate(plan.stages):
         here = f"stage {number}"
         graph.add_node(here, kind="stage", label=_label(stage))
         for name in sorted(reads(stage)):
-            graph.add_node(name, kind=kinds[name], label=name)
+            graph.add_node(name, kind=kinds[name], label=labels.get(name, name))
             graph.add_edge(name, here)
         for name in writes(stage):
-            kinds[name] = "output" if name in OUTPUTS else "buffer"
-            graph.add_node(name, kind=kinds[name], label=name)
+            kinds[name] = "output" if name in (*OUTPUTS, *labels) else "buffer"
+            graph.add_node(name, kind=kinds[name], label=labels.get(name, name))
             graph.add_edge(here, name)
     return graph
 
