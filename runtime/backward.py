@@ -19,7 +19,8 @@ from attndsl.expression import FLOAT
 from attndsl.planner.plan import Fold, PairSums, Plan, written_buffers
 from attndsl.records import dataclass
 from attndsl.runtime.arguments import Call
-from attndsl.runtime.execution import BufferShapes, allocate, block_tables
+from attndsl.runtime.execution import BufferShapes, block_tables
+from attndsl.runtime.large_memory import LargeMemory
 from attndsl.runtime.targets import Target
 
 if TYPE_CHECKING:
@@ -250,9 +251,13 @@ class CompiledBackward:
     def _shapes(self) -> BufferShapes:
         return BufferShapes(self.program)
 
+    @cached_property
+    def _memory(self) -> LargeMemory:
+        return LargeMemory()
+
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         device, sizes = tensors["q"].device, call.sizes
-        arrays = {**tensors, **allocate(self._shapes.of(sizes), device)}
+        arrays = {**tensors, **self._memory.allocate(self._shapes.of(sizes))}
         for number, stage in enumerate(self.plan.stages):
             if isinstance(stage, Fold):
                 arrays[stage.buffer.name] = self._fold(stage, call, arrays)

@@ -25,7 +25,7 @@ Output = tuple[Tensor, Tensor | None]
 
 
 # A buffer's name, shape and element type.
-_Shape = tuple[str, tuple[int, ...], torch.dtype]
+BufferShape = tuple[str, tuple[int, ...], torch.dtype]
 _SHAPES_KEPT = 512
 # Bytes of buffers that wait for the next call.
 _SPARE_BYTES = 64 * 2**20
@@ -66,9 +66,9 @@ class BufferShapes:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._known: dict[tuple[int, ...], tuple[_Shape, ...]] = {}
+        self._known: dict[tuple[int, ...], tuple[BufferShape, ...]] = {}
 
-    def of(self, sizes: Mapping[str, int]) -> tuple[_Shape, ...]:
+    def of(self, sizes: Mapping[str, int]) -> tuple[BufferShape, ...]:
         """Name, shape and element type of each buffer; the same object for the same sizes."""
         key = tuple(sizes.values())
         known = self._known.get(key)
@@ -87,7 +87,7 @@ class BufferShapes:
         return known
 
 
-def allocate(shapes: tuple[_Shape, ...], device: torch.device) -> dict[str, Tensor]:
+def allocate(shapes: tuple[BufferShape, ...], device: torch.device) -> dict[str, Tensor]:
     """Buffers of these shapes, by name."""
     return {name: torch.empty(shape, dtype=dtype, device=device) for name, shape, dtype in shapes}
 
@@ -102,12 +102,12 @@ class CompiledExecution:
     tables: BlockTables | None
     # At most one set of buffers, of the last call on a CPU. Memory fresh from the operating system
     # costs a fault for every page, together a third of a short kernel's time.
-    _spare: list[tuple[tuple[_Shape, ...], Mapping[str, Tensor]]] = field(
+    _spare: list[tuple[tuple[BufferShape, ...], Mapping[str, Tensor]]] = field(
         default_factory=list, init=False, repr=False, compare=False
     )
 
     def _take_buffers(
-        self, shapes: tuple[_Shape, ...], device: torch.device
+        self, shapes: tuple[BufferShape, ...], device: torch.device
     ) -> Mapping[str, Tensor]:
         """The buffers of the last call, if these are their shapes and no other thread has them."""
         try:
@@ -118,7 +118,7 @@ class CompiledExecution:
             return buffers
         return allocate(shapes, device)
 
-    def _keep_buffers(self, shapes: tuple[_Shape, ...], buffers: Mapping[str, Tensor]) -> None:
+    def _keep_buffers(self, shapes: tuple[BufferShape, ...], buffers: Mapping[str, Tensor]) -> None:
         if sum(buffer.nbytes for buffer in buffers.values()) <= _SPARE_BYTES:
             self._spare[:] = [(shapes, buffers)]
 

@@ -70,7 +70,7 @@ class AlongKeysTotal(ElementTotal):
         stride = self.frame.arguments.stride(self.target.name, len(self.target.dimensions) - 1)
         rows = rows.removesuffix("[column]")
         to = f"{base} + first_key * {stride}"
-        add = f"({cells}, {rows}, {stride}, rows, keys, {to});"
+        add = f"({cells}, {rows}, {stride}, rows, keys, {to}, {self.count()});"
         if self.is_cleared:
             w.line(f"add_pairs<false>{add}")
         elif not self.is_shared_by_batches:

@@ -147,13 +147,7 @@ class FloatPairProducts:
 
     def write_queries(self, w: Writer) -> None:
         sources = self.pairs.frame.sources
-        for dot in self.pairs.dots:
-            product = self.pairs.stored.dots[dot]
-            place, size = sources.query(product.query), sources.size(product.query)
-            w.line(
-                f"load_columns<{size}>({place.pointer}, {place.stride}, {sources.rows}, "
-                f"{self.pairs.factor(dot)}, scratch.{query(dot)}, COLUMNS);"
-            )
+        # Rows first: they are read in the order of memory, and stay in a cache for the columns.
         for source, member in self.pairs.rows.items():
             place, size = sources.query(source), sources.size(source)
             w.line(
@@ -165,6 +159,13 @@ class FloatPairProducts:
                     f"const bool {member}_finite = "
                     f"all_finite<{size}>(scratch.{member}, padded({size}), rows);"
                 )
+        for dot in self.pairs.dots:
+            product = self.pairs.stored.dots[dot]
+            place, size = sources.query(product.query), sources.size(product.query)
+            w.line(
+                f"load_columns<{size}>({place.pointer}, {place.stride}, {sources.rows}, "
+                f"{self.pairs.factor(dot)}, scratch.{query(dot)}, COLUMNS);"
+            )
 
     def write_dots(self, w: Writer) -> None:
         self._places = {

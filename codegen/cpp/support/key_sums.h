@@ -45,12 +45,14 @@ struct KeyRows {
     float *first;
     int64_t stride;
     float *operator()(int key) const { return first + key * stride; }
+    KeyRows from(int key) const { return {first + key * stride, stride}; }
 };
 struct GatheredKeyRows {
     float *first;
     int64_t stride;
     const int32_t *numbers;
     float *operator()(int key) const { return first + numbers[key] * stride; }
+    GatheredKeyRows from(int key) const { return {first, stride, numbers + key}; }
 };
 
 // As many elements as there are of the last vector.
@@ -63,27 +65,29 @@ INLINE void store_some(float *to, Floats x, int count) {
     for (int lane = 0; lane < count; ++lane) to[lane] = x[lane];
 }
 
-// to[key][d] += sum over queries of value[key][query] * row[query][d], for `keys` x `group` accumulators.
+// to[key][d] += sum over queries of value[key][query] * row[query][d], for `keys` x `group` accumulators. `next` are
+// the sums that are added to after these: what has left the caches is fetched in time.
 template <int keys, int group, class Rows>
 INLINE void add_to_keys(const float *value, const float *row, int width, int queries, int elements,
-                        Rows to, int first, int d) {
+                        Rows to, Rows next, int d) {
     Floats sum[keys][group];
     UNROLL
     for (int key = 0; key < keys; ++key) {
         UNROLL
         for (int part = 0; part < group; ++part) {
-            const float *from = to(first + key) + d + part * LANES;
+            const float *from = to(key) + d + part * LANES;
             const int left = elements - part * LANES;
             sum[key][part] = left >= LANES ? load(from) : load_some(from, left);
+            __builtin_prefetch(next(key) + d + part * LANES, 1, 3);
         }
     }
-    for (int query = 0; query < queries; ++query) {
+    for (int query = 0; query < queries; ++query, ++value, row += width) {
         Floats element[group];
         UNROLL
-        for (int part = 0; part < group; ++part) element[part] = load(row + query * width + part * LANES);
+        for (int part = 0; part < group; ++part) element[part] = load(row + part * LANES);
         UNROLL
         for (int key = 0; key < keys; ++key) {
-            const Floats weight = floats(value[key * BLOCK_M + query]);
+            const Floats weight = floats(value[key * BLOCK_M]);
             UNROLL
             for (int part = 0; part < group; ++part) sum[key][part] += weight * element[part];
         }
@@ -92,7 +96,7 @@ INLINE void add_to_keys(const float *value, const float *row, int width, int que
     for (int key = 0; key < keys; ++key) {
         UNROLL
         for (int part = 0; part < group; ++part) {
-            float *into = to(first + key) + d + part * LANES;
+            float *into = to(key) + d + part * LANES;
             const int left = elements - part * LANES;
             if (left >= LANES)
                 store(into, sum[key][part]);
@@ -110,10 +114,16 @@ APART void add_keys(const Floats *values, const float *row, int queries, int key
     const float *value = reinterpret_cast<const float *>(values);
     for (int d = 0; d < size; d += PARTS * LANES) {
         int key = 0;
-        for (; key + ROWS <= keys; key += ROWS)
-            add_to_keys<ROWS, PARTS>(value + key * BLOCK_M, row + d, WIDTH, queries, size - d, to, key, d);
-        for (; key < keys; ++key)
-            add_to_keys<1, PARTS>(value + key * BLOCK_M, row + d, WIDTH, queries, size - d, to, key, d);
+        Rows at = to;
+        for (; key + ROWS <= keys; key += ROWS) {
+            const Rows next = key + 2 * ROWS <= keys ? at.from(ROWS) : at;
+            add_to_keys<ROWS, PARTS>(value + key * BLOCK_M, row + d, WIDTH, queries, size - d, at, next, d);
+            at = next;
+        }
+        for (; key < keys; ++key) {
+            at = to.from(key);
+            add_to_keys<1, PARTS>(value + key * BLOCK_M, row + d, WIDTH, queries, size - d, at, at, d);
+        }
     }
 }
 

@@ -62,22 +62,31 @@ INLINE void dot_tile(const float *key, int64_t stride, int keys, const Floats *q
     constexpr int PART = size <= 128 ? size : 128;
     for (int part = 0; part < size; part += PART) {
         const int depth = size - part < PART ? size - part : PART;
-        for (int first = 0; first < keys; first += ROWS) {
-            const float *rows[ROWS];
+        const auto dot = [&](const float *const (&rows)[ROWS], int first) __attribute__((always_inline)) {
             UNROLL
-            for (int row = 0; row < ROWS; ++row) {
-                const int number = first + row < keys ? first + row : keys - 1;
-                rows[row] = key + number * stride + part;
+            for (int row = 0; row < ROWS; ++row)
                 if (part == 0)
                     for (int d = 0; d < ahead_size; d += 16)
-                        __builtin_prefetch(ahead + number * ahead_stride + d, 0, 2);
-            }
+                        __builtin_prefetch(ahead + minimum(first + row, keys - 1) * ahead_stride + d, 0, 2);
             for (int group = 0; group < COLUMNS; group += GROUP) {
                 if (part == 0)
                     dot_rows<true>(rows, query + part * COLUMNS + group, depth, scores + first * COLUMNS + group);
                 else
                     dot_rows<false>(rows, query + part * COLUMNS + group, depth, scores + first * COLUMNS + group);
             }
+        };
+        const float *rows[ROWS];
+        const float *from = key + part;
+        int first = 0;
+        for (; first + ROWS <= keys; first += ROWS, from += ROWS * stride) {
+            UNROLL
+            for (int row = 0; row < ROWS; ++row) rows[row] = from + row * stride;
+            dot(rows, first);
+        }
+        if (first < keys) {
+            UNROLL
+            for (int row = 0; row < ROWS; ++row) rows[row] = from + minimum(row, keys - first - 1) * stride;
+            dot(rows, first);
         }
     }
 }
