@@ -80,6 +80,7 @@ _SMALL: dict[str, tuple[Tile, ...]] = {
     "cuda": (
         Tile(64, 32, 8, 2),
         Tile(64, 16, 8, 2),
+        Tile(128, 16, 8, 1),
         Tile(32, 32, 8, 1),
         # Fewer pairs for more threads need more registers again.
         Tile(32, 16, 4, 1),
