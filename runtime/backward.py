@@ -7,8 +7,9 @@ small inputs, torch does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -35,6 +36,10 @@ class Backward(Protocol):
     `ROW_RESULTS` that it reads, and `out.gradient`. Gives float32 gradients by name; none for what
     the output does not depend on.
     """
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its kernels are for packed sequences, all in one launch."""
 
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
@@ -73,9 +78,11 @@ def backward_for(
     if target.language == "triton":
         plan = backward_plan(*asked, by_side=True)
         if plan.gradients:
+            from attndsl.codegen.triton import is_packable
             from attndsl.runtime.triton_backward import build as build_triton
 
-            return build_triton(plan, specialization, target.name)
+            packed = specialization.packed and is_packable(plan)
+            return build_triton(plan, replace(specialization, packed=packed), target.name)
     elif target.language == "cpp":
         try:
             return _compiled(attention, specialization, target, wanted, log_sum_exp_gradient)
@@ -127,6 +134,7 @@ class CompiledBackward:
     program: Program
     launcher: CompiledProgram
     tables: Mapping[int, BlockTables]
+    is_packed: ClassVar[bool] = False
 
     @cached_property
     def _shapes(self) -> BufferShapes:
@@ -158,6 +166,7 @@ class TiledBackward:
     """Runs the plan in torch."""
 
     plan: Plan
+    is_packed: ClassVar[bool] = False
 
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         from attndsl.runtime import tiled_backward

@@ -239,7 +239,9 @@ class Differentiable(Once):
         """What computes these gradients; made when it is first asked for."""
         call, sizes = self._call, self._call.sizes
         specialization = Specialization(
-            call.dtype, sizes["D"], sizes["Dv"], dropout=call.dropout is not None
+            *(call.dtype, sizes["D"], sizes["Dv"]),
+            dropout=call.dropout is not None,
+            packed=call.packed,
         )
         key = specialization, call.device, wanted, log_sum_exp_gradient
         known = self._backwards.get(key)

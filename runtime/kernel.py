@@ -333,20 +333,23 @@ class Kernel:
     def _execution_for(self, call: Call, return_lse: bool) -> Execution:
         """What runs such a call: there is one for every device, dtype and head dimension."""
         from attndsl.runtime.autotune import best_tile
-        from attndsl.runtime.compilation import compile_for, specialize
+        from attndsl.runtime.compilation import compile_for, launches_at_once, specialize
         from attndsl.runtime.targets import device_target
 
         target = device_target(call.device)
-        sizes = call.sizes
+        sizes, drops = call.sizes, call.dropout is not None
+        packed = call.packed and launches_at_once(self.attention, target, dropout=drops)
         specialization = specialize(
             self.attention,
             sizes["D"],
             sizes["Dv"],
             call.dtype,
             return_lse=return_lse,
-            dropout=call.dropout is not None,
+            dropout=drops,
+            packed=packed,
         )
-        tile = best_tile(self.attention, specialization, target, call)
+        # What is tuned are kernels for one sequence.
+        tile = None if packed else best_tile(self.attention, specialization, target, call)
         key = target, specialization, tile
         with self._lock:
             execution = self._executions.get(key)

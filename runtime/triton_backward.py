@@ -5,7 +5,7 @@ stages sum over one side alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ def build(
         if isinstance(stage, PairStage):
             table = _table(stage, program.tile, plan.attention.axes)
         stages[number] = BuiltStage(program, launcher, table)
-    return TritonBackward(plan, stages)
+    return TritonBackward(plan, stages, specialization.packed)
 
 
 @dataclass(frozen=True)
@@ -74,39 +74,82 @@ class BuiltStage:
     table: BlockTables | None
 
 
+class Launches(Protocol):
+    """What stages run on: a batch, or packed sequences. `sizes` are those that kernels take."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+
+    def shape(self, buffer: Buffer) -> list[int]:
+        """That of a buffer of the plan."""
+
+    def launch(self, built: BuiltStage, arrays: Mapping[str, Tensor]) -> None: ...
+
+    def fold(self, stage: Fold, plan: Plan, arrays: Mapping[str, Tensor]) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class TritonBackward:
     """Runs programs stage by stage; what is folded, torch adds up."""
 
     plan: Plan
     stages: Mapping[int, BuiltStage]
+    is_packed: bool
 
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Backward`."""
-        from attndsl.runtime.tiled import call_of
-        from attndsl.runtime.tiled_backward import fold
+        return self.run_on(_Batch(call), tensors)
 
-        device, sizes = tensors["q"].device, call.sizes
+    def run_on(self, launches: Launches, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `run`."""
+        device, sizes = tensors["q"].device, launches.sizes
         arrays = dict(tensors)
         for number, stage in enumerate(self.plan.stages):
             if isinstance(stage, Fold):
-                arrays[stage.buffer.name] = fold(call_of(self.plan, call, arrays), stage, self.plan)
+                arrays[stage.buffer.name] = launches.fold(stage, self.plan, arrays)
                 continue
             built = self.stages[number]
             allocate = torch.zeros if _adds(stage) else torch.empty
-            for buffer in (*written_buffers(stage), *_parts(stage, built.program)):
-                shape = [evaluate_size(size, sizes) for size in buffer.dimensions]
+            parts = _parts(stage, built.program)
+            shapes = [(one, launches.shape(one)) for one in written_buffers(stage)]
+            shapes += [
+                (one, [evaluate_size(size, sizes) for size in one.dimensions]) for one in parts
+            ]
+            for buffer, shape in shapes:
                 dtype = BUFFER_DTYPES[built.program.buffer_dtype(buffer)]
                 arrays[buffer.name] = allocate(shape, dtype=dtype, device=device)
-            table = None
-            if built.table is not None:
-                read = {name: tensors[name] for name in built.table.reads}
-                table = built.table.get(read, sizes, device)
-            built.launcher.launch(arrays, call.launch_sizes, call.scale, table)
+            launches.launch(built, arrays)
             if isinstance(stage, PairSums):
-                for one, buffer in zip(stage.elements, _parts(stage, built.program), strict=False):
+                for one, buffer in zip(stage.elements, parts, strict=False):
                     arrays[one.buffer.name] = added(one, arrays.pop(buffer.name), sizes)
         return {name: arrays[buffer] for name, buffer in self.plan.gradients}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A call on a batch."""
+
+    call: Call
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return self.call.launch_sizes
+
+    def shape(self, buffer: Buffer) -> list[int]:
+        return [evaluate_size(size, self.call.sizes) for size in buffer.dimensions]
+
+    def launch(self, built: BuiltStage, arrays: Mapping[str, Tensor]) -> None:
+        call, table = self.call, None
+        if built.table is not None:
+            read = {name: arrays[name] for name in built.table.reads}
+            table = built.table.get(read, call.sizes, call.device)
+        built.launcher.launch(arrays, call.launch_sizes, call.scale, table)
+
+    def fold(self, stage: Fold, plan: Plan, arrays: Mapping[str, Tensor]) -> Tensor:
+        from attndsl.runtime.tiled import call_of
+        from attndsl.runtime.tiled_backward import fold
+
+        return fold(call_of(plan, self.call, arrays), stage, plan)
 
 
 def _parts(stage: Stage, program: Program) -> tuple[Buffer, ...]:
