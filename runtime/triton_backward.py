@@ -16,6 +16,7 @@ from attndsl.evaluate import evaluate_size
 from attndsl.planner.block_map import Table
 from attndsl.planner.own_elements import own_axes
 from attndsl.planner.plan import (
+    ROW_RESULTS,
     Buffer,
     ElementSum,
     Fold,
@@ -103,7 +104,9 @@ class TritonBackward:
     def run_on(self, launches: Launches, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `run`."""
         device, sizes = tensors["q"].device, launches.sizes
-        arrays = dict(tensors)
+        # Statistics of some rows among others lie apart, head by head.
+        dense = {name: tensors[name].contiguous() for name in tensors.keys() & set(ROW_RESULTS)}
+        arrays = {**tensors, **dense}
         for number, stage in enumerate(self.plan.stages):
             if isinstance(stage, Fold):
                 arrays[stage.buffer.name] = launches.fold(stage, self.plan, arrays)
