@@ -7,7 +7,9 @@ of an input is as for a batch of the sequences, and added up as for one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +17,8 @@ from torch import Tensor
 
 from attndsl.codegen.triton.sequences import ALIGNED, packed_size
 from attndsl.evaluate import evaluate_size
-from attndsl.planner.plan import Buffer, Fold, Plan
+from attndsl.planner.own_elements import own_axes
+from attndsl.planner.plan import Buffer, ElementSum, Fold, Plan
 from attndsl.records import dataclass
 from attndsl.runtime.arguments import BUFFER_DTYPES
 from attndsl.runtime.options import Options
@@ -25,6 +28,10 @@ from attndsl.runtime.packed_folds import fold_sequences
 if TYPE_CHECKING:
     from attndsl.runtime.execution import CompiledExecution
     from attndsl.runtime.triton_backward import BuiltStage, TritonBackward
+
+
+# Bytes that programs may leave of the sums for the elements of an input.
+MOST_PARTS = 256 * 2**20
 
 
 class Sequences:
@@ -78,6 +85,42 @@ class Sequences:
 
     def launch(self, built: BuiltStage, arrays: Mapping[str, Tensor]) -> None:
         built.launcher.launch(arrays, self.sizes, self._call.whole.scale, self._bounds)
+
+    def add_up(
+        self, built: BuiltStage, one: ElementSum, parts: Buffer, arrays: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Of so many sequences at a time as have room for their programs' parts."""
+        from attndsl.runtime.triton_backward import add_up
+
+        shape = [evaluate_size(size, self.sizes) for size in parts.dimensions]
+        count = self.sizes["B"]
+        each = max(1, 4 * math.prod(shape) // count)
+        room = max(1, MOST_PARTS // each)
+        if count <= room:
+            return add_up(self, built, one, parts, arrays)
+        found = []
+        for first in range(0, count, room):
+            some, theirs = self._some(first, min(first + room, count), arrays)
+            found.append(add_up(some, built, one, parts, theirs))
+        if "b" in own_axes(one).names:
+            return torch.cat(found)
+        return torch.stack(found).sum(0)
+
+    def _some(
+        self, first: int, last: int, arrays: Mapping[str, Tensor]
+    ) -> tuple[Sequences, dict[str, Tensor]]:
+        """The call on sequences `first` to `last` alone, and the arrays with their rows."""
+        whole, bounds = self._call.whole, self._call.bounds
+        if whole.dropout is not None:
+            whole = replace(whole, dropout=replace(whole.dropout, first_batch=first))
+        ends = slice(first, last + 1)
+        call = PackedCall(whole, Bounds(bounds.queries[ends], bounds.keys[ends]), self._call.offset)
+        of_some = {name: one[ends].clone() for name, one in self._bounds.items()}
+        theirs = {
+            name: one[first:last] if self._places.get(name) == Place(None, 0) else one
+            for name, one in arrays.items()
+        }
+        return Sequences(call, theirs, self._places, of_some), theirs
 
     def fold(self, stage: Fold, plan: Plan, arrays: Mapping[str, Tensor]) -> Tensor:
         place = self._places[stage.buffer.name] = place_of_buffer(stage.buffer)

@@ -86,6 +86,11 @@ class Launches(Protocol):
 
     def launch(self, built: BuiltStage, arrays: Mapping[str, Tensor]) -> None: ...
 
+    def add_up(
+        self, built: BuiltStage, one: ElementSum, parts: Buffer, arrays: Mapping[str, Tensor]
+    ) -> Tensor:
+        """See the function `add_up`, of which it may take several."""
+
     def fold(self, stage: Fold, plan: Plan, arrays: Mapping[str, Tensor]) -> Tensor: ...
 
 
@@ -103,7 +108,7 @@ class TritonBackward:
 
     def run_on(self, launches: Launches, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `run`."""
-        device, sizes = tensors["q"].device, launches.sizes
+        device = tensors["q"].device
         # Statistics of some rows among others lie apart, head by head.
         dense = {name: tensors[name].contiguous() for name in tensors.keys() & set(ROW_RESULTS)}
         arrays = {**tensors, **dense}
@@ -113,18 +118,17 @@ class TritonBackward:
                 continue
             built = self.stages[number]
             allocate = torch.zeros if _adds(stage) else torch.empty
-            parts = _parts(stage, built.program)
-            shapes = [(one, launches.shape(one)) for one in written_buffers(stage)]
-            shapes += [
-                (one, [evaluate_size(size, sizes) for size in one.dimensions]) for one in parts
-            ]
-            for buffer, shape in shapes:
+            for buffer in written_buffers(stage):
                 dtype = BUFFER_DTYPES[built.program.buffer_dtype(buffer)]
+                shape = launches.shape(buffer)
                 arrays[buffer.name] = allocate(shape, dtype=dtype, device=device)
-            launches.launch(built, arrays)
-            if isinstance(stage, PairSums):
-                for one, buffer in zip(stage.elements, parts, strict=False):
-                    arrays[one.buffer.name] = added(one, arrays.pop(buffer.name), sizes)
+            parts = _parts(stage, built.program)
+            if parts is None:
+                launches.launch(built, arrays)
+            else:
+                assert isinstance(stage, PairSums)
+                (one,) = stage.elements
+                arrays[one.buffer.name] = launches.add_up(built, one, parts, arrays)
         return {name: arrays[buffer] for name, buffer in self.plan.gradients}
 
 
@@ -148,6 +152,11 @@ class _Batch:
             table = built.table.get(read, call.sizes, call.device)
         built.launcher.launch(arrays, call.launch_sizes, call.scale, table)
 
+    def add_up(
+        self, built: BuiltStage, one: ElementSum, parts: Buffer, arrays: Mapping[str, Tensor]
+    ) -> Tensor:
+        return add_up(self, built, one, parts, arrays)
+
     def fold(self, stage: Fold, plan: Plan, arrays: Mapping[str, Tensor]) -> Tensor:
         from attndsl.runtime.tiled import call_of
         from attndsl.runtime.tiled_backward import fold
@@ -155,12 +164,27 @@ class _Batch:
         return fold(call_of(plan, self.call, arrays), stage, plan)
 
 
-def _parts(stage: Stage, program: Program) -> tuple[Buffer, ...]:
+def _parts(stage: Stage, program: Program) -> Buffer | None:
     """What the stage's programs leave of the sums for the elements of an input."""
     if not isinstance(stage, PairSums):
-        return ()
+        return None
     names = {f"{one.buffer.name}.parts" for one in stage.elements}
-    return tuple(buffer for buffer in program.buffers if buffer.name in names)
+    return next((buffer for buffer in program.buffers if buffer.name in names), None)
+
+
+def add_up(
+    launches: Launches,
+    built: BuiltStage,
+    one: ElementSum,
+    parts: Buffer,
+    arrays: Mapping[str, Tensor],
+) -> Tensor:
+    """The sums for the elements of an input, of which each program leaves a part in `parts`."""
+    shape = [evaluate_size(size, launches.sizes) for size in parts.dimensions]
+    dtype = BUFFER_DTYPES[built.program.buffer_dtype(parts)]
+    left = torch.zeros(shape, dtype=dtype, device=arrays["q"].device)
+    launches.launch(built, {**arrays, parts.name: left})
+    return added(one, left, launches.sizes)
 
 
 def added(one: ElementSum, parts: Tensor, sizes: Mapping[str, int]) -> Tensor:
