@@ -24,8 +24,10 @@ from attndsl.runtime.arguments import BUFFER_DTYPES
 from attndsl.runtime.options import Options
 from attndsl.runtime.packed_arguments import Bounds, PackedCall, Place, part, place_of_buffer
 from attndsl.runtime.packed_folds import fold_sequences
+from attndsl.runtime.packed_tables import packed_tables
 
 if TYPE_CHECKING:
+    from attndsl.runtime.block_tables import BlockTables
     from attndsl.runtime.execution import CompiledExecution
     from attndsl.runtime.triton_backward import BuiltStage, TritonBackward
 
@@ -68,7 +70,8 @@ class Sequences:
         for buffer in program.buffers:
             dtype = BUFFER_DTYPES[program.buffer_dtype(buffer)]
             tensors[buffer.name] = torch.empty(self.shape(buffer), dtype=dtype, device=device)
-        execution.launcher.launch(tensors, self.sizes, self._call.whole.scale, self._bounds)
+        tables = self._tables(execution.tables, tensors)
+        execution.launcher.launch(tensors, self.sizes, self._call.whole.scale, tables)
 
     def backward(self, backward: TritonBackward) -> dict[str, Tensor]:
         """Float32 gradients by name, of the arrays as kernels read them."""
@@ -84,7 +87,15 @@ class Sequences:
         return shape
 
     def launch(self, built: BuiltStage, arrays: Mapping[str, Tensor]) -> None:
-        built.launcher.launch(arrays, self.sizes, self._call.whole.scale, self._bounds)
+        tables = self._tables(built.table, arrays)
+        built.launcher.launch(arrays, self.sizes, self._call.whole.scale, tables)
+
+    def _tables(
+        self, lists: BlockTables | None, arrays: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        if lists is None:
+            return self._bounds
+        return {**self._bounds, **packed_tables(lists, self._call, arrays, self._places)}
 
     def add_up(
         self, built: BuiltStage, one: ElementSum, parts: Buffer, arrays: Mapping[str, Tensor]

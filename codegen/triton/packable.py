@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attndsl.expression import Expression, Index, Size, walk
-from attndsl.planner.block_map import Ranges
+from attndsl.planner.block_map import Ranges, Table
 from attndsl.planner.own_elements import is_of_pairs
 from attndsl.planner.plan import ElementSum, Fold, PairStage, PairSums, Plan, Stage, written_buffers
 
@@ -13,8 +13,8 @@ from attndsl.planner.plan import ElementSum, Fold, PairStage, PairSums, Plan, St
 def is_packable(plan: Plan) -> bool:
     """Whether one launch of every kernel can do for all sequences.
 
-    Block lists, and sums for elements that belong to pairs, are for one sequence after another; so
-    is what has a length and no batch.
+    Grids, and sums for elements that belong to pairs, are for one sequence after another, and so is
+    what has a length and no batch.
     """
     return all(map(_is_packable, plan.stages))
 
@@ -23,7 +23,10 @@ def _is_packable(stage: Stage) -> bool:
     if isinstance(stage, Fold):
         return True  # no kernel has it
     if isinstance(stage, PairStage):
-        if stage.grid is not None or not isinstance(stage.block_map, Ranges):
+        if not isinstance(stage.block_map, Ranges | Table) or stage.grid is not None:
+            return False
+        is_whole = stage.residue is None and stage.stripes is None
+        if isinstance(stage.block_map, Table) and not is_whole:
             return False
         if isinstance(stage, PairSums) and stage.elements:
             return all(map(_has_rows, stage.elements))

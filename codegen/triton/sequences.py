@@ -7,7 +7,8 @@ the longest sequence; a program whose tile lies beyond its own ends at once.
 As arguments `B`, `Lq` and `Lk` are the number of sequences and the lengths of the longest,
 `packed.Lq` and `packed.Lk` how many tokens all have together; `offset` is every sequence's where
 `packed.aligned` is 0. `query_bounds` and `key_bounds` are where each sequence begins, and where the
-last ends.
+last ends. Where blocks are listed, `map_index[sequence * H + h]` is the line of the head's first
+tile in the lists of all sequences.
 
 Arrays of tokens hold those of one sequence after those of another, in a batch of one; other arrays
 of a batch have a row for each sequence.
@@ -22,7 +23,7 @@ from attndsl.expression import Expression, Index, Size, substitute, walk
 
 ALIGNED = "packed.aligned"  # 1: the last query of a sequence is at its last key
 _SIDES = {"Lq": "query", "Lk": "key"}
-_SEQUENCE = Index("sequence")
+SEQUENCE = Index("sequence")
 
 
 def packed_size(length: str) -> str:
@@ -33,7 +34,7 @@ def packed_size(length: str) -> str:
 def enter(kernel: Kernel, number: str) -> None:
     """The program is for sequence `number`: from here on, sizes are those of this sequence."""
     sequence = kernel.assign("sequence", Value(number)).text
-    kernel.define(_SEQUENCE, Value(sequence))
+    kernel.define(SEQUENCE, Value(sequence))
     kernel.define(Index("b"), Value("0"))
     kernel.define(Size("B"), Value("1"))
     for length, side in _SIDES.items():
@@ -85,7 +86,7 @@ def start_of(array: Array) -> tuple[Expression, int] | None:
         if isinstance(size, Size) and size.name in _SIDES:
             return _begin(size.name), axis
     if array.dimensions and array.dimensions[0] == Size("B"):
-        return _SEQUENCE, 0
+        return SEQUENCE, 0
     return None
 
 
