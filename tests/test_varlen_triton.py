@@ -16,6 +16,7 @@ from test_varlen import KEYS, LENGTHS, cases
 from triton_interpreted import Interpreter
 from triton_packed import (
     Results,
+    errors_by_kernel,
     errors_of_case,
     errors_of_formula,
     packed_and_one_by_one,
@@ -67,6 +68,13 @@ def test_one_after_the_other(interpreter: Interpreter, name: str) -> None:
     found = interpreter.call(errors_of_formula, name, LENGTHS, LENGTHS, "fp32", False)
     assert max(found.largest.values()) <= TOLERANCES["fp32"], found.largest
     assert found.launches[0] == len(LENGTHS)
+
+
+@pytest.mark.parametrize("name", ["causal_softmax", "forgetting"])
+def test_kernels_choose_one_launch_on_a_gpu(interpreter: Interpreter, name: str) -> None:
+    found = interpreter.call(errors_by_kernel, name, LENGTHS)
+    assert max(found.largest.values()) <= TOLERANCES["fp32"], found.largest
+    assert found.launches[0] == 1
 
 
 def test_half_precision(interpreter: Interpreter) -> None:

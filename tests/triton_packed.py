@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import test_varlen
@@ -18,16 +19,20 @@ from torch import Tensor
 from attndsl.attention import Attention, has_statistic
 from attndsl.binding import bind
 from attndsl.codegen import triton as emitter
-from attndsl.codegen.program import Tile
+from attndsl.codegen.program import Program, Specialization, Tile
 from attndsl.module import load_text
-from attndsl.runtime import packed_triton
+from attndsl.planner.plan import Plan
+from attndsl.runtime import compilation, packed_triton, targets
+from attndsl.runtime import gradients as differentiable
 from attndsl.runtime.backward import Backward, backward_plan
 from attndsl.runtime.compilation import plan_of, specialize
 from attndsl.runtime.dropout import dropout_of
 from attndsl.runtime.execution import CompiledExecution, block_tables
+from attndsl.runtime.kernel import Kernel
 from attndsl.runtime.options import Options
 from attndsl.runtime.packed import Packed
 from attndsl.runtime.packed_arguments import Place, check_packed, place_of
+from attndsl.runtime.targets import Target
 from attndsl.runtime.triton import InterpretedProgram
 from attndsl.runtime.triton_backward import build
 from attndsl.runtime.triton_source import load_module
@@ -233,6 +238,41 @@ def with_little_room(
         return packed_and_one_by_one(name, lengths, lengths, options)
     finally:
         packed_triton.MOST_PARTS = before
+
+
+def errors_by_kernel(name: str, lengths: Sequence[int]) -> Errors:
+    """As `errors_of_formula`, of a kernel as users call it, for which CPU tensors are a GPU's."""
+    target = Target(TARGET)
+
+    def interpreted(
+        attention: Attention, specialization: Specialization, target: Target, tile: Tile | None
+    ) -> tuple[Plan, Program, Counted]:
+        plan = plan_of(attention, dropout=specialization.dropout)
+        program = emitter.emit(plan, specialization, tile or TILE, target.name)
+        return plan, program, Counted(program, load_module(program))
+
+    tensors, inputs, of_results = arguments_of(name, lengths, lengths)
+    scores, _, sides = test_varlen.cases()[name]
+    ends = test_varlen.bounds(lengths)
+    expected = test_varlen.one_by_one(scores, tensors, (ends, ends), inputs, sides)
+    named = dict(zip(("q", "k", "v"), tensors, strict=True))
+    floats = {key: one for key, one in {**named, **inputs}.items() if one.requires_grad}
+    start = Counted.count
+    with (
+        mock.patch.object(targets, "device_target", return_value=target),
+        mock.patch.object(differentiable, "device_target", return_value=target),
+        mock.patch.object(compilation, "_built", interpreted),
+    ):
+        kernel = Kernel(attention_of(name))
+        results = kernel(*tensors, cu_seqlens=ends, return_lse=True, **inputs)
+        launches = Counted.count - start
+        found = torch.autograd.grad(results, list(floats.values()), of_results)
+    wanted = torch.autograd.grad(expected, list(floats.values()), of_results)
+    largest = differences(
+        Results(*results, dict(zip(floats, found, strict=True))),
+        Results(*expected, dict(zip(floats, wanted, strict=True))),
+    )
+    return Errors(largest, (launches, 0))
 
 
 # The catalogue ---------------------------------------------------------------------------------
