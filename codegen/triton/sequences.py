@@ -37,6 +37,7 @@ def enter(kernel: Kernel, number: str) -> None:
     kernel.define(SEQUENCE, Value(sequence))
     kernel.define(Index("b"), Value("0"))
     kernel.define(Size("B"), Value("1"))
+    kernel.line("# Its tokens lie among those of all, between its bounds.")
     for length, side in _SIDES.items():
         bounds = kernel.table(f"{side}_bounds")
         first = kernel.assign(f"first_{side}", Value(f"tl.load({bounds} + {sequence})")).text
