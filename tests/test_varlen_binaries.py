@@ -70,6 +70,13 @@ def test_forward_fits(name: str, target: str, dim: int) -> None:
     check_forward(name, target, dim)
 
 
+@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
+def test_dropout_fits(target: str) -> None:
+    made = plan(attention_of("causal"), dropout=True)
+    specialization = Specialization(DType.BFLOAT16, 64, 64, dropout=True, packed=True)
+    check(*choose(made, specialization, target), multiplies=True)
+
+
 @pytest.mark.parametrize(("name", "target", "dim"), BACKWARD)
 def test_backward_fits(name: str, target: str, dim: int) -> None:
     check_backward(name, target, dim)

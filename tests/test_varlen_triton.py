@@ -37,7 +37,7 @@ LONGER = tuple(max(pair) for pair in zip(LENGTHS, KEYS, strict=True))
 # Without queries, without keys, without both.
 GAPS = (5, 0, 33, 4, 0), (9, 7, 33, 0, 0)
 # What differs most; the others are slow.
-QUICK = ("causal_softmax", "tokens", "forgetting", "bucketed", "documents")
+QUICK = ("causal_softmax", "tokens", "forgetting", "own_bias", "documents")
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +117,15 @@ def test_the_offset_of_a_call_is_every_sequences(interpreter: Interpreter) -> No
     same(found, expected, but="slope")
 
 
-@pytest.mark.parametrize("dropout", [None, 0.3])
-def test_parts_of_sums_have_little_room(interpreter: Interpreter, dropout: float | None) -> None:
+@pytest.mark.parametrize(("name", "dropout"), [("bucketed", 0.3), ("own_bias", None)])
+def test_parts_of_sums_have_little_room(
+    interpreter: Interpreter, name: str, dropout: float | None
+) -> None:
     """As many sequences at a time as there is room for: here one."""
     options = {} if dropout is None else {"dropout": dropout, "seed": 1}
-    found, expected = interpreter.call(with_little_room, "bucketed", LENGTHS, 1, options)
+    found, expected = interpreter.call(with_little_room, name, LENGTHS, 1, options)
     same(found, expected, but="bias")
-    roomy, _ = interpreter.call(packed_and_one_by_one, "bucketed", LENGTHS, LENGTHS, options)
+    roomy, _ = interpreter.call(packed_and_one_by_one, name, LENGTHS, LENGTHS, options)
     same(roomy, expected, but="bias")
     assert found.launches[1] == roomy.launches[1] + len(LENGTHS) - 1
 
