@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from naive import CASES
-from test_triton_backward import OWN_TOLERANCES, TOLERANCES
+from test_triton_backward import TOLERANCES
 from test_varlen import KEYS, LENGTHS, cases
 from triton_interpreted import Interpreter
 from triton_packed import (
@@ -151,8 +151,7 @@ def test_examples_run_in_one_launch(name: str) -> None:
 @pytest.mark.parametrize("name", [case.name for case in CASES if packs(case.name)])
 def test_every_example(interpreter: Interpreter, name: str) -> None:
     found = interpreter.call(errors_of_case, name)
-    tolerance = OWN_TOLERANCES.get((name, "fp32"), TOLERANCES["fp32"])
-    assert max(found.largest.values()) <= tolerance, found.largest
+    assert max(found.largest.values()) <= TOLERANCES["fp32"], found.largest
     assert found.launches[0] == 1
 
 
