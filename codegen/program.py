@@ -27,6 +27,7 @@ class Specialization:
 
     `head_dim` is D, `value_dim` Dv. `log_sum_exp` says whether the row statistics are written, and
     `dropout` whether pairs are dropped, as the sizes `dropout.DROPOUT_SIZES` of a call say.
+    `packed`: one launch is for sequences of different lengths (see `triton/sequences.py`).
     """
 
     dtype: DType
@@ -34,6 +35,7 @@ class Specialization:
     value_dim: int
     log_sum_exp: bool = False
     dropout: bool = False
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ArgumentKind(Enum):
     STRIDE = "stride"  # int64, in elements: stride `axis` of tensor `name`
     SIZE = "size"  # int32: a run-time size (B, H, Hkv, Lq, Lk, offset, axis.y, …)
     SCALE = "scale"  # float32
-    TABLE = "table"  # a pointer to int32: the field `name` of `BlockTable`
+    TABLE = "table"  # a pointer to int32: the field `name` of `BlockTable`, or sequences' bounds
 
 
 @dataclass(frozen=True)

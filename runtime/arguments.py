@@ -43,7 +43,8 @@ _GREATEST_POSITION = 2**31 - 1
 @dataclass(frozen=True)
 class Call:
     """A checked call. `sizes` holds every run-time size; `conversions` the inputs whose dtype is
-    not what kernels read. `dropout` is what it drops, for a plan that drops pairs."""
+    not what kernels read. `dropout` is what it drops, for a plan that drops pairs. `packed`: it is
+    on packed sequences, all tokens as if they were one sequence's."""
 
     dtype: DType
     device: torch.device
@@ -51,6 +52,7 @@ class Call:
     scale: float
     conversions: tuple[tuple[str, torch.dtype], ...]
     dropout: Dropout | None = None
+    packed: bool = False
 
     @property
     def launch_sizes(self) -> Mapping[str, int]:

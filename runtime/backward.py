@@ -7,8 +7,9 @@ small inputs, torch does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -37,6 +38,10 @@ class Backward(Protocol):
     `ROW_RESULTS` that it reads, and `out.gradient`. Gives float32 gradients by name; none for what
     the output does not depend on.
     """
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its kernels are for packed sequences, all in one launch."""
 
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
@@ -94,8 +99,11 @@ def backward_for(
     if target.language == "triton":
         plan = backward_plan(*asked, by_side=True)
         if plan.gradients:
+            from attndsl.codegen.triton import is_packable
             from attndsl.runtime.triton_backward import build as build_triton
 
+            packed = specialization.packed and is_packable(plan)
+            specialization = replace(specialization, packed=packed)
             return build_triton(plan, specialization, target.name, tiles=tiles)
     elif target.language == "cpp":
         try:
@@ -246,6 +254,7 @@ class CompiledBackward:
     program: Program
     launcher: CompiledProgram
     tables: Mapping[int, BlockTables]
+    is_packed: ClassVar[bool] = False
 
     @cached_property
     def _shapes(self) -> BufferShapes:
@@ -285,6 +294,7 @@ class TiledBackward:
     """Runs the plan in torch."""
 
     plan: Plan
+    is_packed: ClassVar[bool] = False
 
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         from attndsl.runtime import tiled_backward

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields
 
 import torch
@@ -56,7 +56,7 @@ class _Contents:
 
 @dataclass(frozen=True)
 class _Kept:
-    sizes: tuple[tuple[str, int], ...]
+    relevant: Hashable
     contents: tuple[_Contents, ...]
     tensors: Mapping[str, Tensor]
 
@@ -78,9 +78,14 @@ class BlockTables:
         self._table = table
         self._axes = axes
         self._block = block_m, block_n
-        self._transposed = transposed
+        self.transposed = transposed
         self._kept: list[_Kept] = []
         self._lock = threading.Lock()
+
+    @property
+    def rows(self) -> int:
+        """How many tokens a tile has."""
+        return self._block[0]
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -94,11 +99,36 @@ class BlockTables:
 
         `inputs` are the caller's own tensors, so that their identity means something.
         """
+
+        def build(arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            return on_device(self.build(arrays, sizes), device)
+
+        return self.kept_or_built(inputs, tuple(sorted(sizes.items())), build)
+
+    def build(self, arrays: Mapping[str, Tensor], sizes: Mapping[str, int]) -> BlockTable:
+        """The lists, for tensors on a CPU."""
+        return build_table(
+            self._mask,
+            self._table,
+            sizes,
+            {name: one.numpy() for name, one in arrays.items()},
+            *self._block,
+            axes=self._axes,
+            transposed=self.transposed,
+        )
+
+    def kept_or_built(
+        self,
+        inputs: Mapping[str, Tensor],
+        relevant: Hashable,
+        build: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    ) -> Mapping[str, Tensor]:
+        """What `build` makes of the inputs' contents, on a CPU; kept for these contents and what
+        else is `relevant`."""
         read = [inputs[name] for name in self._table.inputs]
-        relevant = tuple(sorted(sizes.items()))
         with self._lock:
             for position, kept in enumerate(self._kept):
-                if kept.sizes == relevant and all(
+                if kept.relevant == relevant and all(
                     contents.same_as(tensor)
                     for contents, tensor in zip(kept.contents, read, strict=True)
                 ):
@@ -108,19 +138,9 @@ class BlockTables:
         # What is built from is what is remembered, even if another thread writes meanwhile.
         contents = tuple(_Contents.of(tensor) for tensor in read)
         arrays = {
-            name: seen.copy.cpu().numpy()
-            for name, seen in zip(self._table.inputs, contents, strict=True)
+            name: seen.copy.cpu() for name, seen in zip(self._table.inputs, contents, strict=True)
         }
-        table = build_table(
-            self._mask,
-            self._table,
-            sizes,
-            arrays,
-            *self._block,
-            axes=self._axes,
-            transposed=self._transposed,
-        )
-        tensors = _on_device(table, device)
+        tensors = build(arrays)
         with self._lock:
             self._kept.insert(0, _Kept(relevant, contents, tensors))
             del self._kept[_KEPT:]
@@ -132,7 +152,8 @@ class BlockTables:
             self._kept.clear()
 
 
-def _on_device(table: BlockTable, device: torch.device) -> dict[str, Tensor]:
+def on_device(table: BlockTable, device: torch.device) -> dict[str, Tensor]:
+    """Its arrays, by name."""
     arrays = {field.name: getattr(table, field.name) for field in fields(table)}
     return {
         name: torch.as_tensor(value, dtype=torch.int32, device=device)

@@ -36,6 +36,15 @@ def _plan_of(attention: Attention, dropout: bool) -> Plan:
     return plan(attention, dropout=dropout)
 
 
+def launches_at_once(attention: Attention, target: Target, *, dropout: bool) -> bool:
+    """Whether the target's kernels run on packed sequences, all in one launch."""
+    if target.language != "triton":
+        return False
+    from attndsl.codegen import triton
+
+    return triton.is_packable(plan_of(attention, dropout=dropout))
+
+
 def specialize(
     attention: Attention,
     head_dim: int,
@@ -44,6 +53,7 @@ def specialize(
     *,
     return_lse: bool = False,
     dropout: bool = False,
+    packed: bool = False,
 ) -> Specialization:
     """What one binary is compiled for. `value_dim` is `head_dim` where it is None, and what the
     spec says where it makes the values itself.
@@ -59,7 +69,7 @@ def specialize(
     if values is not None and isinstance(values.type, Vector):
         sizes = {"D": head_dim, "Dv": value_dim or head_dim}
         value_dim = evaluate_size(values.type.size, sizes)
-    return Specialization(dtype, head_dim, value_dim or head_dim, return_lse, dropout)
+    return Specialization(dtype, head_dim, value_dim or head_dim, return_lse, dropout, packed)
 
 
 def emit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -52,6 +52,10 @@ class Launcher(Protocol):
 
 class Execution(Protocol):
     """One attention on one target, for one dtype and head dimension, at any length."""
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its kernels are for packed sequences, all in one launch."""
 
     def run(
         self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]
@@ -122,6 +126,10 @@ class CompiledExecution:
         if sum(buffer.nbytes for buffer in buffers.values()) <= _SPARE_BYTES:
             self._spare[:] = [(shapes, buffers)]
 
+    @property
+    def is_packed(self) -> bool:
+        return self.program.specialization.packed
+
     @cached_property
     def _shapes(self) -> BufferShapes:
         return BufferShapes(self.program)
@@ -165,6 +173,7 @@ class TiledExecution:
 
     plan: Plan
     log_sum_exp: bool
+    is_packed: ClassVar[bool] = False
 
     def run(
         self, call: Call, q: Tensor, k: Tensor, v: Tensor | None, inputs: Mapping[str, Any]

@@ -368,21 +368,25 @@ class Kernel:
     def _execution_for(self, call: Call, return_lse: bool) -> Execution:
         """What runs such a call: there is one for every device, dtype and head dimension."""
         from attndsl.runtime.autotune import best_tile
-        from attndsl.runtime.compilation import compile_for, specialize
+        from attndsl.runtime.compilation import compile_for, launches_at_once, specialize
         from attndsl.runtime.targets import device_target
 
         target = device_target(call.device)
-        sizes = call.sizes
+        sizes, drops = call.sizes, call.dropout is not None
+        packed = call.packed and launches_at_once(self.attention, target, dropout=drops)
         specialization = specialize(
             self.attention,
             sizes["D"],
             sizes["Dv"],
             call.dtype,
             return_lse=return_lse,
-            dropout=call.dropout is not None,
+            dropout=drops,
+            packed=packed,
         )
-        tile = best_tile(self.attention, specialization, target, call)
-        key = target, specialization, tile
+        # What is tuned are kernels for one sequence.
+        tile = None if packed else best_tile(self.attention, specialization, target, call)
+        # By device and not by target: a GPU's driver loads a binary for one GPU.
+        key = call.device, specialization, tile
         with self._lock:
             execution = self._executions.get(key)
             if execution is None:
@@ -399,16 +403,18 @@ class Kernel:
         from attndsl.runtime.compilation import specialize
         from attndsl.runtime.targets import device_target
 
-        sizes = call.sizes
+        target, sizes = device_target(call.device), call.sizes
         specialization = specialize(
             self.attention,
             sizes["D"],
             sizes["Dv"],
             call.dtype,
             dropout=call.dropout is not None,
+            packed=call.packed,
         )
-        target = device_target(call.device)
-        tiles = best_tiles(self.attention, specialization, target, wanted, call, self._tuned)
+        tiles: tuple[tuple[int, Tile], ...] = ()
+        if not call.packed:
+            tiles = best_tiles(self.attention, specialization, target, wanted, call, self._tuned)
         key = call.device, specialization, wanted, log_sum_exp_gradient, tiles
         with self._lock:
             backward = self._backwards.get(key)

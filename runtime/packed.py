@@ -1,7 +1,8 @@
 """Calls on packed sequences, forward and backward; see `packed_arguments`.
 
-Nothing is padded and nothing is copied: kernels read every sequence in place, by strides. On a CPU
-all sequences run at once (`packed_cpp.py`); elsewhere they run one after the other. What sequences
+Nothing is padded and nothing is copied: kernels read every sequence in place, by strides. All
+sequences run at once on a CPU (`packed_cpp.py`), and on a GPU (`packed_triton.py`) where the plan
+lets them (`codegen/triton/packable.py`); elsewhere they run one after the other. What sequences
 share has the sum of their gradients, added up in their order, so that two runs agree bit for bit.
 """
 
@@ -27,10 +28,10 @@ from attndsl.runtime.gradients import (
 )
 from attndsl.runtime.options import Options
 from attndsl.runtime.packed_arguments import (
+    PackedCall,
     Place,
     as_batch,
     bounds_of,
-    call_on,
     heads_first,
     part,
 )
@@ -60,10 +61,17 @@ class Packed(Once):
     ) -> None:
         self._attention, self._execution = attention, execution
         self._statistics = statistics
-        self._given, self._call = call, dataclasses.replace(call, conversions=())
+        # Gradients are of one launch too where the output is.
+        self._given = call
+        self._call = dataclasses.replace(call, conversions=(), packed=execution.is_packed)
         self._places = {**places, **_OPERANDS, **_RESULTS}
         self._bounds = bounds_of(options, call.sizes["Lq"], call.sizes["Lk"])
-        self._offset = options.offset
+        self._packed = PackedCall(self._call, self._bounds, options.offset)
+        self._on_device: Mapping[str, Tensor] = {}
+        if execution.is_packed:
+            from attndsl.runtime.packed_triton import bounds_on_device
+
+            self._on_device = bounds_on_device(options, call.device)
         self._backwards = backwards
 
     @property
@@ -116,8 +124,8 @@ class Packed(Once):
 
     def _write(self, arrays: Mapping[str, Any], out: Tensor, statistic: Tensor) -> None:
         execution = self._execution
-        if isinstance(execution, CompiledExecution) and self._runs_at_once(execution):
-            self._sequences(arrays).forward(execution, out, statistic)
+        if self._runs_at_once(execution):
+            self._sequences(execution, arrays).forward(execution, out, statistic)
             return
         inputs = [one.name for one in self._attention.inputs]
         for number, call in self._calls():
@@ -134,8 +142,8 @@ class Packed(Once):
         self, backward: Backward, tensors: Mapping[str, Tensor]
     ) -> Mapping[str, Tensor]:
         """Float32 gradients by name, of the arrays as kernels read them."""
-        if isinstance(backward, CompiledBackward) and self._runs_at_once(backward):
-            found: Mapping[str, Tensor] = self._sequences(tensors).backward(backward)
+        if self._runs_at_once(backward):
+            found: Mapping[str, Tensor] = self._sequences(backward, tensors).backward(backward)
             return found
         totals: dict[str, Tensor] = {}
         for number, call in self._calls():
@@ -149,17 +157,23 @@ class Packed(Once):
                     part(totals[name], self._places[name], self._bounds, number).copy_(gradient)
         return totals
 
-    def _runs_at_once(self, compiled: CompiledExecution | CompiledBackward) -> bool:
+    def _runs_at_once(self, compiled: Execution | Backward) -> bool:
+        if not isinstance(compiled, CompiledExecution | CompiledBackward):
+            return compiled.is_packed
         if not isinstance(compiled.launcher, CompiledProgram):
-            return False
+            return compiled.is_packed
         from attndsl.runtime.packed_cpp import runs_at_once
 
         return runs_at_once(compiled.program, self._call, self._bounds)
 
-    def _sequences(self, arrays: Mapping[str, Any]) -> Any:
+    def _sequences(self, compiled: Execution | Backward, arrays: Mapping[str, Any]) -> Any:
+        if compiled.is_packed:
+            from attndsl.runtime.packed_triton import Sequences as Launched
+
+            return Launched(self._packed, arrays, self._places, self._on_device)
         from attndsl.runtime.packed_cpp import Sequences
 
-        return Sequences(self._call, self._bounds, self._offset, arrays, self._places)
+        return Sequences(self._packed, arrays, self._places)
 
     def _arrays(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """What kernels read: a batch of one, in their dtypes."""
@@ -177,7 +191,7 @@ class Packed(Once):
     def _calls(self) -> Iterator[tuple[int, Call]]:
         """Each sequence that has queries, and the call on it alone."""
         for number in range(self._bounds.count):
-            call = call_on(self._call, self._bounds, self._offset, number)
+            call = self._packed.alone(number)
             if call.sizes["Lq"]:
                 yield number, call
 

@@ -22,6 +22,7 @@ from attndsl.attention import Attention, InputDeclaration
 from attndsl.diagnostics import error
 from attndsl.evaluate import evaluate_size
 from attndsl.expression import Expression, Size, walk
+from attndsl.planner.plan import Buffer
 from attndsl.printing import text
 from attndsl.records import dataclass
 from attndsl.runtime.arguments import Call, check_call
@@ -59,6 +60,45 @@ class Bounds:
         return self.queries if length == "Lq" else self.keys
 
 
+@dataclass(frozen=True)
+class PackedCall:
+    """`whole` is the call on all tokens as if they were one sequence; `offset` is the caller's."""
+
+    whole: Call
+    bounds: Bounds
+    offset: int | None
+
+    @property
+    def lengths(self) -> list[tuple[int, int]]:
+        """How many queries and keys each sequence has."""
+        queries, keys = pairwise(self.bounds.queries), pairwise(self.bounds.keys)
+        return [(b - a, d - c) for (a, b), (c, d) in zip(queries, keys, strict=True)]
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether a query's position is its row, in every sequence."""
+        return self.offset is None and self.bounds.queries == self.bounds.keys
+
+    def alone(self, number: int) -> Call:
+        """The call on one sequence. What is dropped is what a batch of the sequences drops."""
+        queries, keys = self.lengths_of(number)
+        position = keys - queries if self.offset is None else self.offset
+        sizes = {**self.whole.sizes, "Lq": queries, "Lk": keys, "offset": position}
+        dropout = self.whole.dropout
+        if dropout is not None:
+            dropout = dataclasses.replace(dropout, first_batch=number)
+        return dataclasses.replace(self.whole, sizes=sizes, conversions=(), dropout=dropout)
+
+    def lengths_of(self, number: int) -> tuple[int, int]:
+        queries, keys = (
+            last - first
+            for first, last in (
+                one[number : number + 2] for one in (self.bounds.queries, self.bounds.keys)
+            )
+        )
+        return queries, keys
+
+
 def place_of(dimensions: Sequence[Expression]) -> Place | None:
     """Where a sequence's part of such an array is; None where all sequences share it.
 
@@ -79,6 +119,14 @@ def place_of(dimensions: Sequence[Expression]) -> Place | None:
     if len(lengths) > 1 or not isinstance(length, Size):
         raise ValueError("its elements belong to pairs, or to groups of tokens")
     return Place(length.name, lengths[0])
+
+
+def place_of_buffer(buffer: Buffer) -> Place | None:
+    """As `place_of`, where an array in blocks is anything but shared."""
+    try:
+        return place_of(buffer.dimensions)
+    except ValueError:
+        return Place(None, 0)
 
 
 def check_packed(
@@ -122,7 +170,7 @@ def check_packed(
     are_tensors = all(isinstance(operands[name], Tensor) for name in ("q", "k"))
     for one in attention.inputs if are_tensors else ():
         _check_shape(one, inputs[one.name], places[one.name], operands, count)
-    call = check_call(attention, vectors, whole, plain)
+    call = dataclasses.replace(check_call(attention, vectors, whole, plain), packed=True)
     if options.cu_seqlens_k is None and call.sizes["Lq"] != call.sizes["Lk"]:
         raise error(
             "A073",
@@ -150,21 +198,6 @@ def part(array: Any, place: Place | None, bounds: Bounds, number: int) -> Any:
     return array.narrow(place.axis, first, last - first)
 
 
-def call_on(call: Call, bounds: Bounds, offset: int | None, number: int) -> Call:
-    """The call on one sequence, of that on all. `offset` is the caller's. What is dropped is what a
-    batch of the sequences drops."""
-    queries, keys = (
-        last - first
-        for first, last in (one[number : number + 2] for one in (bounds.queries, bounds.keys))
-    )
-    position = keys - queries if offset is None else offset
-    sizes = {**call.sizes, "Lq": queries, "Lk": keys, "offset": position}
-    dropout = call.dropout
-    if dropout is not None:
-        dropout = dataclasses.replace(dropout, first_batch=number)
-    return dataclasses.replace(call, sizes=sizes, conversions=(), dropout=dropout)
-
-
 def heads_first(tensor: Tensor) -> Tensor:
     """`[T, H, D]` as `[1, H, T, D]`."""
     return tensor.transpose(0, 1).unsqueeze(0)
@@ -173,17 +206,22 @@ def heads_first(tensor: Tensor) -> Tensor:
 def bounds_of(options: Options, query_tokens: int, key_tokens: int) -> Bounds:
     """The bounds' values. Raises `AttnError` A079 where they do not cut the tokens up.
 
-    Tensors on a GPU are waited for.
+    Tensors on a GPU are waited for, once.
     """
-    assert options.cu_seqlens is not None
-    queries = _values("cu_seqlens", options.cu_seqlens, "q", query_tokens)
-    if options.cu_seqlens_k is None:
+    first, second = options.cu_seqlens, options.cu_seqlens_k
+    assert first is not None
+    if second is None:
+        queries = _checked("cu_seqlens", tuple(first.tolist()), "q", query_tokens)
         return Bounds(queries, queries)
-    return Bounds(queries, _values("cu_seqlens_k", options.cu_seqlens_k, "k", key_tokens))
+    both = torch.stack([first.long(), second.to(first.device, torch.int64)]).tolist()
+    queries, keys = map(tuple, both)
+    return Bounds(
+        _checked("cu_seqlens", queries, "q", query_tokens),
+        _checked("cu_seqlens_k", keys, "k", key_tokens),
+    )
 
 
-def _values(name: str, bounds: Tensor, operand: str, tokens: int) -> tuple[int, ...]:
-    values = tuple(bounds.tolist())
+def _checked(name: str, values: tuple[int, ...], operand: str, tokens: int) -> tuple[int, ...]:
     if values[0] != 0 or values[-1] != tokens:
         raise error(
             "A079",

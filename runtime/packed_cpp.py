@@ -8,8 +8,7 @@ their order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +23,8 @@ from attndsl.runtime.arguments import BUFFER_DTYPES, Call
 from attndsl.runtime.backward import CompiledBackward
 from attndsl.runtime.cpp import CompiledProgram
 from attndsl.runtime.execution import CompiledExecution
-from attndsl.runtime.packed_arguments import Bounds, Place, call_on, part, place_of
-from attndsl.runtime.packed_folds import names_of, takes_all_at_once
+from attndsl.runtime.packed_arguments import Bounds, PackedCall, Place, part, place_of_buffer
+from attndsl.runtime.packed_folds import fold_sequences
 from attndsl.runtime.sequences import Parts, Schedule, gather, run
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ _MOST_COPIED = 64 * 2**20
 
 def runs_at_once(program: Program, call: Call, bounds: Bounds) -> bool:
     """Whether all sequences fit into memory at once."""
-    shared = [one.dimensions for one in program.buffers if _place(one) is None]
+    shared = [one.dimensions for one in program.buffers if place_of_buffer(one) is None]
     elements = sum(
         math.prod(evaluate_size(size, call.sizes) for size in dimensions) for dimensions in shared
     )
@@ -49,17 +48,16 @@ def runs_at_once(program: Program, call: Call, bounds: Bounds) -> bool:
 
 class Sequences:
     """One call on packed sequences. `arrays` are what kernels read of it, a batch of one; `places`
-    say where each sequence's part is; `offset` is that of the call."""
+    say where each sequence's part is."""
 
     def __init__(
         self,
-        call: Call,
-        bounds: Bounds,
-        offset: int | None,
+        packed: PackedCall,
         arrays: Mapping[str, Tensor],
         places: Mapping[str, Place | None],
     ) -> None:
-        self._call, self._bounds, self._offset = call, bounds, offset
+        call, bounds, offset = packed.whole, packed.bounds, packed.offset
+        self._packed, self._call, self._bounds = packed, call, bounds
         # Of every array, what kernels take; and what torch does, of those that are whole, and of
         # those that every sequence has for itself.
         self._parts: dict[str, Parts] = {}
@@ -68,7 +66,7 @@ class Sequences:
         self._places: dict[str, Place | None] = {}
         for name, array in arrays.items():
             self._add(name, array, places[name])
-        lengths = np.array(self._lengths(), np.int64)
+        lengths = np.array(packed.lengths, np.int64)
         queries, keys = lengths[:, 0], lengths[:, 1]
         self._sizes: dict[str, NDArray[np.int64] | int] = {
             **call.launch_sizes,
@@ -107,7 +105,7 @@ class Sequences:
                 self._fold(stage, plan)
             else:
                 self._run(*by_stage[number], backward.tables.get(number))
-        return {name: self._whole(buffer) for name, buffer in plan.gradients}
+        return {name: self.whole(buffer) for name, buffer in plan.gradients}
 
     def _run(self, entry: Any, function: Any, lists: BlockTables | None) -> None:
         tables = None
@@ -117,8 +115,8 @@ class Sequences:
         run(entry, function, self._schedule, parts, sizes, scale, tables)
 
     def _table(self, lists: BlockTables, number: int) -> Mapping[str, Tensor]:
-        call = call_on(self._call, self._bounds, self._offset, number)
-        return lists.get(self._of(lists.reads, number), call.sizes, call.device)
+        parts = {name: self.part(name, number) for name in lists.reads}
+        return lists.get(parts, self._packed.alone(number).sizes, self._call.device)
 
     def _add(self, name: str, array: Tensor, place: Place | None) -> None:
         if name in OPERANDS and array.shape[-1] > 1 and array.stride(-1) != 1:
@@ -146,7 +144,7 @@ class Sequences:
             starts = np.cumsum(rooms) - rooms
             flat = torch.empty(int(rooms.sum()), dtype=BUFFER_DTYPES[program.buffer_dtype(buffer)])
             self._parts[buffer.name] = Parts(flat, starts, strides)
-            self._places[buffer.name] = _place(buffer)
+            self._places[buffer.name] = place_of_buffer(buffer)
             self._own[buffer.name] = [
                 room[:count].view(shape)
                 for room, count, shape in zip(
@@ -159,71 +157,49 @@ class Sequences:
     def _shapes(self, buffer: Buffer) -> NDArray[np.int64]:
         """A row for every sequence."""
         known: dict[tuple[int, int], list[int]] = {}
-        for number, lengths in enumerate(self._lengths()):
+        for number, lengths in enumerate(self._packed.lengths):
             if lengths not in known:
-                sizes = call_on(self._call, self._bounds, self._offset, number).sizes
+                sizes = self._packed.alone(number).sizes
                 known[lengths] = [evaluate_size(size, sizes) for size in buffer.dimensions]
-        return np.array([known[lengths] for lengths in self._lengths()], np.int64)
-
-    def _lengths(self) -> list[tuple[int, int]]:
-        queries, keys = pairwise(self._bounds.queries), pairwise(self._bounds.keys)
-        return [(b - a, d - c) for (a, b), (c, d) in zip(queries, keys, strict=True)]
+        return np.array([known[lengths] for lengths in self._packed.lengths], np.int64)
 
     def _fold(self, stage: Fold, plan: Plan) -> None:
-        """What torch adds up after the kernels: of all tokens at once where it does not matter
-        which sequence they belong to, else sequence by sequence."""
-        from attndsl.runtime.tiled import call_of
-        from attndsl.runtime.tiled_backward import fold
+        place = place_of_buffer(stage.buffer)
+        folded = fold_sequences(stage, plan, self._packed, place, self)
+        self._add(stage.buffer.name, folded, place)
 
-        buffer = stage.buffer
-        place = _place(buffer)
-        names = (names_of(stage) | {"q"}) & (self._arrays.keys() | self._own.keys())
-        aligned = self._offset is None and self._bounds.queries == self._bounds.keys
-        readable = {
+    # See `packed_folds.Arrays`.
+
+    @property
+    def names(self) -> Set[str]:
+        return self._arrays.keys() | self._own.keys()
+
+    @property
+    def readable(self) -> Mapping[str, Place | None]:
+        return {
             name: one
             for name, one in self._places.items()
             if one is not None or name not in self._own
         }
-        if takes_all_at_once(stage, place, readable, aligned):
-            arrays = {name: self._whole(name) for name in names}
-            self._add(buffer.name, fold(call_of(plan, self._call, arrays), stage, plan), place)
-            return
-        shape = [evaluate_size(size, self._call.sizes) for size in buffer.dimensions]
-        if place is not None and place.length is None:
-            shape[0] = self._bounds.count
-        total = torch.zeros(shape)
-        for number, (queries, _) in enumerate(self._lengths()):
-            if not queries:
-                continue
-            call = call_on(self._call, self._bounds, self._offset, number)
-            found = fold(call_of(plan, call, self._of(names, number)), stage, plan)
-            if place is None:
-                total += found
-            else:
-                part(total, place, self._bounds, number).copy_(found)
-        self._add(buffer.name, total, place)
 
-    def _of(self, names: Iterable[str], number: int) -> dict[str, Tensor]:
-        """One sequence's part of these arrays."""
-        return {
-            name: self._own[name][number]
-            if name in self._own
-            else part(self._arrays[name], self._places[name], self._bounds, number)
-            for name in names
-        }
+    def part(self, name: str, number: int) -> Tensor:
+        if name in self._own:
+            return self._own[name][number]
+        found: Tensor = part(self._arrays[name], self._places[name], self._bounds, number)
+        return found
 
-    def _whole(self, name: str) -> Tensor:
+    def whole(self, name: str) -> Tensor:
         """What sequences have each for itself, put together, or added up if it has no tokens."""
         if name not in self._own:
             return self._arrays[name]
         own, place = self._own[name], self._places[name]
         if place is None:
             total = torch.zeros_like(own[0])
-            for number, (queries, _) in enumerate(self._lengths()):
+            for number, (queries, _) in enumerate(self._packed.lengths):
                 if queries:
                     total += own[number]
             return total
-        for one, (queries, _) in zip(own, self._lengths(), strict=True):
+        for one, (queries, _) in zip(own, self._packed.lengths, strict=True):
             if not queries:
                 one.zero_()  # nothing was written
         if place.length is None:
@@ -239,11 +215,3 @@ class Sequences:
 def _functions(launcher: object) -> tuple[Any, ...]:
     assert isinstance(launcher, CompiledProgram)
     return launcher.functions
-
-
-def _place(buffer: Buffer) -> Place | None:
-    """As `place_of`, where an array in blocks is anything but shared."""
-    try:
-        return place_of(buffer.dimensions)
-    except ValueError:
-        return Place(None, 0)

@@ -1,13 +1,18 @@
-"""Which sums over tokens may be taken over all packed sequences at once.
+"""Sums over the tokens of packed sequences that torch takes, of all sequences at once where it may.
 
-Those that ask of a token nothing but what packed arrays hold of it: not its position, nor how long
-its sequence is.
+It may where they ask of a token nothing but what packed arrays hold of it: not its position, nor
+how long its sequence is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from typing import Protocol
 
+import torch
+from torch import Tensor
+
+from attndsl.evaluate import evaluate_size
 from attndsl.expression import (
     OPERANDS,
     Coordinate,
@@ -19,15 +24,58 @@ from attndsl.expression import (
     children,
     walk,
 )
-from attndsl.planner.plan import Fold
-from attndsl.runtime.packed_arguments import Place
+from attndsl.planner.plan import Fold, Plan
+from attndsl.runtime.packed_arguments import PackedCall, Place, part
 
 _TOKENS = {"Lq": {"row"}, "Lk": {"j", "t"}}
 _POSITIONS = {"i", "row", "j", "t"}
 _OF_ONE_SEQUENCE = {"B", "Lq", "Lk", "offset"}
 
 
-def names_of(stage: Fold) -> set[str]:
+class Arrays(Protocol):
+    """The arrays of packed sequences: `names` of all, and the places of those of which a `whole`
+    may be `readable` in place of every sequence's part."""
+
+    @property
+    def names(self) -> Set[str]: ...
+
+    @property
+    def readable(self) -> Mapping[str, Place | None]: ...
+
+    def whole(self, name: str) -> Tensor: ...
+
+    def part(self, name: str, number: int) -> Tensor: ...
+
+
+def fold_sequences(
+    stage: Fold, plan: Plan, call: PackedCall, place: Place | None, arrays: Arrays
+) -> Tensor:
+    """What torch adds up after the kernels: of all tokens at once where it does not matter which
+    sequence they belong to, else sequence by sequence, in their order. `place` is the result's."""
+    from attndsl.runtime.tiled import call_of
+    from attndsl.runtime.tiled_backward import fold
+
+    names = (_names_of(stage) | {"q"}) & arrays.names
+    if _takes_all_at_once(stage, place, arrays.readable, call.is_aligned):
+        whole = {name: arrays.whole(name) for name in names}
+        return fold(call_of(plan, call.whole, whole), stage, plan)
+    shape = [evaluate_size(size, call.whole.sizes) for size in stage.buffer.dimensions]
+    if place is not None and place.length is None:
+        shape[0] = call.bounds.count
+    total = torch.zeros(shape, device=call.whole.device)
+    for number, (queries, _) in enumerate(call.lengths):
+        if not queries:
+            continue
+        parts = {name: arrays.part(name, number) for name in names}
+        found = fold(call_of(plan, call.alone(number), parts), stage, plan)
+        if place is None:
+            total += found
+        else:
+            part(total, place, call.bounds, number).copy_(found)
+    return total
+
+
+def _names_of(stage: Fold) -> set[str]:
     """The arrays that a stage reads."""
     names = {one.name for one in stage.addends}
     for term in stage.terms:
@@ -38,7 +86,7 @@ def names_of(stage: Fold) -> set[str]:
     return names
 
 
-def takes_all_at_once(
+def _takes_all_at_once(
     stage: Fold,
     place: Place | None,
     places: Mapping[str, Place | None],

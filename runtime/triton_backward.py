@@ -5,7 +5,7 @@ stages sum over one side alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from attndsl.evaluate import evaluate_size
 from attndsl.planner.block_map import Table
 from attndsl.planner.own_elements import own_axes
 from attndsl.planner.plan import (
+    ROW_RESULTS,
     Buffer,
     ElementSum,
     Fold,
@@ -88,7 +89,8 @@ def on_gpu(plan: Plan, launchers: Mapping[int, Launcher]) -> TritonBackward:
         if isinstance(stage, PairStage):
             table = _table(stage, launcher.program.tile, plan.attention.axes)
         stages[number] = BuiltStage(launcher, table)
-    return TritonBackward(plan, stages)
+    is_packed = any(one.program.specialization.packed for one in launchers.values())
+    return TritonBackward(plan, stages, is_packed)
 
 
 @dataclass(frozen=True)
@@ -99,39 +101,61 @@ class BuiltStage:
     table: BlockTables | None
 
 
+class Launches(Protocol):
+    """What stages run on: a batch, or packed sequences. `sizes` are those that kernels take."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+
+    def shape(self, buffer: Buffer) -> list[int]:
+        """That of a buffer of the plan."""
+
+    def launch(self, built: BuiltStage, arrays: Mapping[str, Tensor]) -> None: ...
+
+    def add_up(
+        self, built: BuiltStage, one: ElementSum, parts: Buffer, arrays: Mapping[str, Tensor]
+    ) -> Tensor:
+        """See the function `add_up`, of which it may take several."""
+
+    def fold(self, stage: Fold, plan: Plan, arrays: Mapping[str, Tensor]) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class TritonBackward:
     """Runs programs stage by stage; what is folded, torch adds up."""
 
     plan: Plan
     stages: Mapping[int, BuiltStage]
+    is_packed: bool
 
     def run(self, call: Call, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Backward`."""
-        from attndsl.runtime.tiled import call_of
-        from attndsl.runtime.tiled_backward import fold
+        return self.run_on(_Batch(call), tensors)
 
-        device, sizes = tensors["q"].device, call.sizes
-        arrays = dict(tensors)
+    def run_on(self, launches: Launches, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `run`."""
+        device = tensors["q"].device
+        # Statistics of some rows among others lie apart, head by head.
+        dense = {name: tensors[name].contiguous() for name in tensors.keys() & set(ROW_RESULTS)}
+        arrays = {**tensors, **dense}
         for number, stage in enumerate(self.plan.stages):
             if isinstance(stage, Fold):
-                arrays[stage.buffer.name] = fold(call_of(self.plan, call, arrays), stage, self.plan)
+                arrays[stage.buffer.name] = launches.fold(stage, self.plan, arrays)
                 continue
             built = self.stages[number]
             program = built.launcher.program
             allocate = torch.zeros if _adds(stage) else torch.empty
-            for buffer in (*written_buffers(stage), *_parts(stage, program)):
-                shape = [evaluate_size(size, sizes) for size in buffer.dimensions]
+            for buffer in written_buffers(stage):
                 dtype = BUFFER_DTYPES[program.buffer_dtype(buffer)]
+                shape = launches.shape(buffer)
                 arrays[buffer.name] = allocate(shape, dtype=dtype, device=device)
-            table = None
-            if built.table is not None:
-                read = {name: tensors[name] for name in built.table.reads}
-                table = built.table.get(read, sizes, device)
-            built.launcher.launch(arrays, call.launch_sizes, call.scale, table)
-            if isinstance(stage, PairSums):
-                for one, buffer in zip(stage.elements, _parts(stage, program), strict=False):
-                    arrays[one.buffer.name] = added(one, arrays.pop(buffer.name), sizes)
+            parts = _parts(stage, program)
+            if parts is None:
+                launches.launch(built, arrays)
+            else:
+                assert isinstance(stage, PairSums)
+                (one,) = stage.elements
+                arrays[one.buffer.name] = launches.add_up(built, one, parts, arrays)
         return {name: arrays[buffer] for name, buffer in self.plan.gradients}
 
     def forget_tables(self) -> None:
@@ -140,12 +164,59 @@ class TritonBackward:
                 built.table.clear()
 
 
-def _parts(stage: Stage, program: Program) -> tuple[Buffer, ...]:
+@dataclass(frozen=True)
+class _Batch:
+    """A call on a batch."""
+
+    call: Call
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return self.call.launch_sizes
+
+    def shape(self, buffer: Buffer) -> list[int]:
+        return [evaluate_size(size, self.call.sizes) for size in buffer.dimensions]
+
+    def launch(self, built: BuiltStage, arrays: Mapping[str, Tensor]) -> None:
+        call, table = self.call, None
+        if built.table is not None:
+            read = {name: arrays[name] for name in built.table.reads}
+            table = built.table.get(read, call.sizes, call.device)
+        built.launcher.launch(arrays, call.launch_sizes, call.scale, table)
+
+    def add_up(
+        self, built: BuiltStage, one: ElementSum, parts: Buffer, arrays: Mapping[str, Tensor]
+    ) -> Tensor:
+        return add_up(self, built, one, parts, arrays)
+
+    def fold(self, stage: Fold, plan: Plan, arrays: Mapping[str, Tensor]) -> Tensor:
+        from attndsl.runtime.tiled import call_of
+        from attndsl.runtime.tiled_backward import fold
+
+        return fold(call_of(plan, self.call, arrays), stage, plan)
+
+
+def _parts(stage: Stage, program: Program) -> Buffer | None:
     """What the stage's programs leave of the sums for the elements of an input."""
     if not isinstance(stage, PairSums):
-        return ()
+        return None
     names = {f"{one.buffer.name}.parts" for one in stage.elements}
-    return tuple(buffer for buffer in program.buffers if buffer.name in names)
+    return next((buffer for buffer in program.buffers if buffer.name in names), None)
+
+
+def add_up(
+    launches: Launches,
+    built: BuiltStage,
+    one: ElementSum,
+    parts: Buffer,
+    arrays: Mapping[str, Tensor],
+) -> Tensor:
+    """The sums for the elements of an input, of which each program leaves a part in `parts`."""
+    shape = [evaluate_size(size, launches.sizes) for size in parts.dimensions]
+    dtype = BUFFER_DTYPES[built.launcher.program.buffer_dtype(parts)]
+    left = torch.zeros(shape, dtype=dtype, device=arrays["q"].device)
+    launches.launch(built, {**arrays, parts.name: left})
+    return added(one, left, launches.sizes)
 
 
 def added(one: ElementSum, parts: Tensor, sizes: Mapping[str, int]) -> Tensor:

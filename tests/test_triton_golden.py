@@ -24,3 +24,11 @@ def test_emitted_source(name: str, golden: Callable[[Path, str], None]) -> None:
     program = emit(plan(case.load()), specialization, target="cuda:90")
     ast.parse(program.text)
     golden(GOLDEN / f"{name}.txt", program.text)
+
+
+def test_emitted_source_for_packed_sequences(golden: Callable[[Path, str], None]) -> None:
+    case = next(case for case in CASES if case.name == "forgetting")
+    specialization = Specialization(DType.BFLOAT16, 64, 64, log_sum_exp=True, packed=True)
+    program = emit(plan(case.load()), specialization, target="cuda:90")
+    ast.parse(program.text)
+    golden(GOLDEN / "packed_forgetting.txt", program.text)

@@ -54,6 +54,10 @@ attention bucketed {
     input bias: float[9, H]
     score = dot(q, k) * scale + bias[min(abs(i - j), 8), h]
 }
+attention own_bias {
+    input bias: float[B, 9]
+    score = dot(q, k) * scale + bias[b, min(abs(i - j), 8)]
+}
 attention placed {
     input place: float[40, D]
     score = dot(q + place[min(row, 39)], k) * scale
@@ -175,6 +179,10 @@ def bucketed_scores(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
     return dots(q, k) + bias[distance(q, k).abs().clamp(max=8)].permute(2, 0, 1)
 
 
+def own_bias_scores(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+    return dots(q, k) + bias[distance(q, k).abs().clamp(max=8)]
+
+
 def placed_scores(q: Tensor, k: Tensor, place: Tensor) -> Tensor:
     return dots(q + place[torch.arange(q.shape[1]).clamp(max=39)], k)
 
@@ -256,6 +264,11 @@ def cases() -> dict[str, tuple[Scores, Inputs, dict[str, str]]]:
         ),
         "rotary": (rotary_scores, lambda *_: {}, {}),
         "bucketed": (bucketed_scores, lambda *_: {"bias": random(9, 4)}, {}),
+        "own_bias": (
+            own_bias_scores,
+            lambda queries, keys, count: {"bias": random(count, 9)},
+            {"bias": "sequences"},
+        ),
         "placed": (placed_scores, lambda *_: {"place": random(40, 16)}, {}),
         "weighted": (weighted_scores, lambda *_: {}, {}),
         "flash_sigmoid": (sigmoid_weights, lambda *_: {}, {}),

@@ -19,10 +19,12 @@ from attndsl.codegen.triton.repair import (
     write_product_of_visible,
     write_test,
 )
+from attndsl.codegen.triton.sequences import begin
 from attndsl.codegen.triton.tokens import (
     TRITON_TYPES,
     chunks_of,
     elements,
+    first_of_head,
     tokens,
 )
 from attndsl.codegen.triton.values import Value
@@ -200,10 +202,15 @@ class AttendWriter:
             row = f"{self.places.first_row} + ({row}) * {self.places.step}"
         if self.stage.partial is None:
             target = kernel.tensor("log_sum_exp", "fp32")
-            batch, head = kernel.stride("log_sum_exp", 0), kernel.stride("log_sum_exp", 1)
-            pointer = f"{target} + b * {batch} + h * {head} + {row}"
+            if kernel.specialization.packed:
+                pointer = f"{target} + h * {kernel.stride('log_sum_exp', 1)}"
+                pointer = f"{pointer} + {begin(kernel, 'Lq')} + {row}"
+            else:
+                batch, head = kernel.stride("log_sum_exp", 0), kernel.stride("log_sum_exp", 1)
+                pointer = f"{target} + b * {batch} + h * {head} + {row}"
         else:
-            target = kernel.tensor(self.stage.partial.log_sum_exp.name, "fp32")
-            line = f"tl.cast(b * {kernel.size('H')} + h, tl.int64) * {kernel.size('Lq')}"
+            buffer = self.stage.partial.log_sum_exp
+            target = kernel.tensor(buffer.name, "fp32")
+            line = first_of_head(kernel, buffer.dimensions, "h").text
             pointer = f"{target} + {line} + {row}"
         kernel.line(f"tl.store({pointer}, {statistic}, mask={exists})")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from attndsl.codegen.program import Tile
 from attndsl.codegen.triton.kernel import Kernel
+from attndsl.codegen.triton.sequences import SEQUENCE
 from attndsl.codegen.triton.values import Binding, Value, call, infix
 from attndsl.diagnostics import InternalError
 from attndsl.expression import FALSE, TRUE, Expression, Index, Literal, Size, substitute
@@ -179,10 +180,16 @@ class BlockLoops:
         kernel = self.kernel
         with kernel.at_depth(0):
             if TABLE_ROW not in kernel.scope.known:
-                batch, head = (kernel.value(Index(name)).text for name in ("b", "h"))
-                index = f"{kernel.table('map_index')} + {batch} * {kernel.size('H')} + {head}"
-                blocks = kernel.value(Index("query_blocks")).text
-                number = f"tl.load({index}) * {blocks} + {kernel.value(Index('Q')).text}"
+                packed = kernel.specialization.packed
+                batch = SEQUENCE if packed else Index("b")
+                number, head = (kernel.value(one).text for one in (batch, Index("h")))
+                index = f"{kernel.table('map_index')} + {number} * {kernel.size('H')} + {head}"
+                block = kernel.value(Index("Q")).text
+                if packed:  # whose maps have numbers of lines of their own
+                    number = f"tl.load({index}) + {block}"
+                else:
+                    blocks = kernel.value(Index("query_blocks")).text
+                    number = f"tl.load({index}) * {blocks} + {block}"
                 kernel.define(TABLE_ROW, kernel.assign("table_row", Value(number)))
             return kernel.scope.known[TABLE_ROW].text
 

@@ -122,7 +122,12 @@ class Kernel:
         return self._argument(ArgumentKind.STRIDE, name, f"{name}_stride_{suffix}", axis)
 
     def size(self, name: str) -> str:
-        return self._argument(ArgumentKind.SIZE, name, name)
+        """A size by its name, which is an argument unless it is defined here."""
+        known = self._lookup(Size(name))
+        return self.argument_of_size(name, name) if known is None else known.text
+
+    def argument_of_size(self, name: str, wanted: str) -> str:
+        return self._argument(ArgumentKind.SIZE, name, wanted)
 
     def table(self, field: str) -> str:
         return self._argument(ArgumentKind.TABLE, field, field, dtype="int32")

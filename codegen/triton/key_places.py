@@ -9,6 +9,7 @@ from attndsl.codegen.triton.arrange import KEY_LANE, KEY_START
 from attndsl.codegen.triton.block_loops import BlockLoops
 from attndsl.codegen.triton.kernel import Kernel
 from attndsl.codegen.triton.places import KeyTile, LinePlaces
+from attndsl.codegen.triton.sequences import longest
 from attndsl.codegen.triton.striped_places import are_far, position
 from attndsl.codegen.triton.values import Binding, Value
 from attndsl.expression import Index, Size
@@ -37,14 +38,14 @@ class KeyPlaces(LinePlaces):
 
     def _most_keys(self) -> str:
         """How many keys there are in the largest class."""
-        length = self.kernel.size("Lk")
+        length = self.kernel.value(longest(self.kernel, Size("Lk"))).text
         return length if self.step == 1 else f"tl.cdiv({length}, {self.step})"
 
     def _write_keys(self, block: str, keys: str) -> None:
         kernel = self.kernel
         self.length = keys
         start = kernel.assign("key_start", Value(f"{block} * BLOCK_M")).text
-        if self.step != 1:
+        if self.step != 1 or kernel.specialization.packed:
             with kernel.inside(f"if {start} >= {keys}:"):
                 kernel.line("return")
         kernel.line("# Lanes past the last key repeat it; they are not stored.")
@@ -87,14 +88,20 @@ class StripedKeyPlaces(KeyPlaces):
     def _most_keys(self) -> str:
         kernel = self.kernel
         kernel.line("# Keys are counted among those of the stripes.")
-        count = kernel.named(self.stripes.keys, "striped_keys")
-        kernel.define(Size("local.Lk"), count)
+        count = kernel.named(longest(kernel, self.stripes.keys), "striped_keys")
+        if not kernel.specialization.packed:
+            kernel.define(Size("local.Lk"), count)
         return count.text
 
     def _write_keys(self, block: str, keys: str) -> None:
         kernel, stripes = self.kernel, self.stripes
+        if kernel.specialization.packed:
+            kernel.define(Size("local.Lk"), kernel.named(stripes.keys, "striped_keys"))
         self.length = kernel.value(Size("local.Lk")).text
         number = kernel.assign("number_start", Value(f"{block} * BLOCK_M")).text
+        if kernel.specialization.packed:
+            with kernel.inside(f"if {number} >= {self.length}:"):
+                kernel.line("return")
         self._first_number = number
         start = kernel.assign("key_start", Value(position(stripes, number))).text
         kernel.line("# Lanes past the last key repeat it; they are not stored.")

@@ -14,6 +14,7 @@ from typing import Protocol
 from attndsl.codegen.triton.arrange import KEY_LANE, KEY_START
 from attndsl.codegen.triton.block_loops import BlockLoops
 from attndsl.codegen.triton.kernel import Kernel
+from attndsl.codegen.triton.sequences import longest
 from attndsl.codegen.triton.tokens import Chunk
 from attndsl.codegen.triton.turns import AllAtOnce, Turns
 from attndsl.codegen.triton.values import Binding, Value
@@ -97,9 +98,9 @@ class LinePlaces:
 
     def write_program(self) -> None:
         kernel = self.kernel
-        length = kernel.size("Lq")
-        longest = length if self.step == 1 else f"tl.cdiv({length}, {self.step})"
-        blocks = kernel.assign("query_blocks", Value(f"tl.cdiv({longest}, BLOCK_M)")).text
+        length = kernel.value(longest(kernel, Size("Lq"))).text
+        most = length if self.step == 1 else f"tl.cdiv({length}, {self.step})"
+        blocks = kernel.assign("query_blocks", Value(f"tl.cdiv({most}, BLOCK_M)")).text
         program = kernel.assign("program", Value("tl.program_id(0)")).text
         tile, number = self.turns.split(kernel, program, blocks)
         kernel.line("# The last queries come first: under a causal mask they take longest.")
@@ -146,7 +147,7 @@ class LinePlaces:
         length, self.key_length, offset = self._write_lengths()
         self.length = length
         start = kernel.assign("query_start", Value(f"{block} * BLOCK_M")).text
-        if step != 1:
+        if step != 1 or kernel.specialization.packed:
             with kernel.inside(f"if {start} >= {length}:"):
                 kernel.line("return")
         kernel.line("# Lanes past the last query repeat it; they are not stored.")

@@ -7,10 +7,11 @@ from attndsl.codegen.triton.coordinates import without_coordinates
 from attndsl.codegen.triton.kernel import Kernel, pointer_to
 from attndsl.codegen.triton.reductions import lane_index, padded
 from attndsl.codegen.triton.scalarize import element
-from attndsl.codegen.triton.tokens import CALLER, TRITON_TYPES, tokens
-from attndsl.codegen.triton.turns import define_group
-from attndsl.codegen.triton.values import Binding, Value, infix, spread
-from attndsl.expression import INT, QUERY_OPERANDS, Expression, Index, Operand, Vector, walk
+from attndsl.codegen.triton.sequences import begin, enter, longest, of_all
+from attndsl.codegen.triton.tokens import CALLER, TRITON_TYPES, first_of_head, tokens
+from attndsl.codegen.triton.turns import define_batch, define_group
+from attndsl.codegen.triton.values import Binding, Value, atom, infix, spread
+from attndsl.expression import INT, QUERY_OPERANDS, Expression, Index, Operand, Size, Vector, walk
 from attndsl.planner.plan import Prepare, Scan
 from attndsl.planner.simplify import simplify
 
@@ -22,12 +23,18 @@ SCAN_TOKENS = 1024
 def write_prepare(kernel: Kernel, stage: Prepare, axes: tuple[str, ...]) -> None:
     """`buffer[b, head, token, :] = element` for the tokens of one program."""
     dimensions = stage.buffer.dimensions
-    length, heads = (kernel.value(dimensions[axis]).atom for axis in (2, 1))
-    blocks = kernel.assign("token_blocks", Value(f"tl.cdiv({length}, PREPARE_TOKENS)")).text
+    most, heads = (
+        kernel.value(size).atom for size in (longest(kernel, dimensions[2]), dimensions[1])
+    )
+    blocks = kernel.assign("token_blocks", Value(f"tl.cdiv({most}, PREPARE_TOKENS)")).text
     program = kernel.assign("program", Value("tl.program_id(0)")).text
     start = kernel.assign("token_start", Value(f"{program} % {blocks} * PREPARE_TOKENS")).text
     head = kernel.assign(stage.head_index, Value(f"{program} // {blocks} % {heads}"))
-    kernel.define(Index("b"), kernel.assign("b", Value(f"{program} // ({blocks} * {heads})")))
+    define_batch(kernel, f"{program} // ({blocks} * {heads})")
+    length = kernel.value(dimensions[2]).atom
+    if kernel.specialization.packed:
+        with kernel.inside(f"if {start} >= {length}:"):
+            kernel.line("return")
     kernel.define(Index(stage.head_index), head)
     if stage.head_index == "h":
         define_group(kernel)
@@ -45,8 +52,7 @@ def write_prepare(kernel: Kernel, stage: Prepare, axes: tuple[str, ...]) -> None
         source = tokens(kernel, name, on, in_tiles=False)
         rows = f"{source.base} + {token.text} * {source.stride}"
         kernel.define_lazily(pointer_to(name), f"{name}_rows", Value(rows, "m", Binding.SUM))
-    number = f"tl.cast(b * {heads} + {head.text}, tl.int64) * {length}"
-    first = kernel.assign("first", Value(number)).text
+    first = kernel.assign("first", first_of_head(kernel, dimensions, head.text)).text
     dtype = kernel.arrays[stage.buffer.name].dtype
     buffer = kernel.tensor(stage.buffer.name, dtype)
     at = Value(f"{buffer} + ({first} + {token.text})", "m", Binding.SUM)
@@ -86,6 +92,9 @@ def write_scan(kernel: Kernel, stage: Scan, axes: tuple[str, ...]) -> None:
     kernel.line("# Which running sum this is, last index fastest.")
     remaining = number
     for name, dimension in reversed(list(zip(stage.indices, leading, strict=True))):
+        if name == "b" and kernel.specialization.packed:
+            enter(kernel, remaining.text)
+            continue
         size = kernel.value(dimension)
         index = kernel.assign(name, infix("%", Binding.PRODUCT, remaining, size))
         kernel.define(Index(name), index)
@@ -94,7 +103,7 @@ def write_scan(kernel: Kernel, stage: Scan, axes: tuple[str, ...]) -> None:
         define_group(kernel)
     length = kernel.value(last).atom
     buffer = kernel.tensor(stage.buffer.name, _dtype(stage))
-    pointer = f"{buffer} + tl.cast({number.text}, tl.int64) * {length}"
+    pointer = f"{buffer} + {_first_of_scan(kernel, stage, number.text)}"
     start_of = kernel.assign("sums", Value(pointer)).text
     triton_type = "tl.int32" if stage.buffer.element is INT else "tl.float32"
     total = kernel.assign("total", Value(f"tl.cast(0, {triton_type})")).text
@@ -116,6 +125,22 @@ def write_scan(kernel: Kernel, stage: Scan, axes: tuple[str, ...]) -> None:
             f" mask={places} < {length})"
         )
         kernel.line(f"{total} += tl.sum({summands}, 0)")
+
+
+def _first_of_scan(kernel: Kernel, stage: Scan, number: str) -> str:
+    """Where the first element of running sum `number` is."""
+    *leading, last = stage.buffer.dimensions
+    if not kernel.specialization.packed:
+        return f"tl.cast({number}, tl.int64) * {kernel.value(last).atom}"
+    row = ""
+    for name, dimension in list(zip(stage.indices, leading, strict=True))[1:]:
+        before = f"{atom(row)} * {kernel.value(dimension).atom} + " if row else ""
+        row = before + kernel.value(Index(name)).text
+    assert isinstance(last, Size)
+    here = begin(kernel, last.name)
+    if not row:
+        return here
+    return f"tl.cast({row}, tl.int64) * {kernel.value(of_all(last)).atom} + {here}"
 
 
 def _dtype(stage: Scan) -> str:

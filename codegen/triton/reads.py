@@ -8,6 +8,7 @@ scalars and rows before the loop, keys in it.
 from __future__ import annotations
 
 from attndsl.codegen.triton.kernel import Array, Kernel
+from attndsl.codegen.triton.sequences import of_all, start_of
 from attndsl.codegen.triton.values import Binding, Value, infix
 from attndsl.diagnostics import InternalError
 from attndsl.expression import (
@@ -45,7 +46,7 @@ def read(kernel: Kernel, node: Read) -> Value:
 
 def address(kernel: Kernel, array: Array, indices: tuple[Expression, ...]) -> Value:
     """The pointer to an element, its indices clamped."""
-    pointer = Value(kernel.tensor(array.name, array.dtype))
+    pointer = _pointer(kernel, array)
     reached = 0
     for depth, offset in _offsets(kernel, array, indices):
         if depth > reached and pointer.binding is not Binding.ATOM:
@@ -54,6 +55,24 @@ def address(kernel: Kernel, array: Array, indices: tuple[Expression, ...]) -> Va
         reached = max(depth, reached)
         pointer = infix("+", Binding.SUM, pointer, offset)
     return pointer
+
+
+def _pointer(kernel: Kernel, array: Array) -> Value:
+    """The pointer to the array, or to what a sequence has in it."""
+    pointer = Value(kernel.tensor(array.name, array.dtype))
+    start = start_of(array) if kernel.specialization.packed else None
+    if start is None:
+        return pointer
+    leaf = Index(f"sequence of {array.name}")
+    with kernel.at_depth(0):
+        if leaf not in kernel.scope.known:
+            first, axis = start
+            shift, stride = kernel.value(first), _stride(kernel, array, axis)
+            if stride.text != "1":
+                shift = infix("*", Binding.PRODUCT, shift, stride)
+            moved = infix("+", Binding.SUM, pointer, shift)
+            kernel.define(leaf, kernel.assign(f"{array.name}_here", moved))
+        return kernel.scope.known[leaf]
 
 
 def _offsets(
@@ -97,7 +116,10 @@ def _stride(kernel: Kernel, array: Array, axis: int) -> Value:
     leaf = Index(f"stride {axis} of {array.name}")
     with kernel.at_depth(0):
         if leaf not in kernel.scope.known:
-            trailing = [kernel.value(size) for size in array.dimensions[axis + 1 :]]
+            dimensions = array.dimensions[axis + 1 :]
+            if kernel.specialization.packed:
+                dimensions = tuple(map(of_all, dimensions))
+            trailing = [kernel.value(size) for size in dimensions]
             stride = Value(f"tl.cast({trailing[0].text}, tl.int64)")
             for value in trailing[1:]:
                 stride = infix("*", Binding.PRODUCT, stride, value)

@@ -7,13 +7,15 @@ Addresses are computed anew for every tile, as a 64-bit scalar (batch, head, fir
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attndsl.codegen.program import DType
 from attndsl.codegen.triton.constants import integer
 from attndsl.codegen.triton.kernel import Kernel
-from attndsl.codegen.triton.values import Value
-from attndsl.expression import Index, Size
+from attndsl.codegen.triton.sequences import begin, of_all
+from attndsl.codegen.triton.values import Binding, Value
+from attndsl.expression import Expression, Index, Size
 from attndsl.planner.plan import Source
 
 CALLER = ("q", "k", "v", "out", "out.gradient")
@@ -78,9 +80,13 @@ def tokens(
     dtype = kernel.specialization.dtype.value
     if name in CALLER:
         pointer = kernel.tensor(name, dtype)
-        batch, per_head = kernel.stride(name, 0), kernel.stride(name, 1)
-        start = f"{pointer} + b * {batch} + {head} * {per_head}"
-        stride = kernel.stride(name, 2)
+        if kernel.specialization.packed:
+            per_head, stride = kernel.stride(name, 1), kernel.stride(name, 2)
+            start = f"{pointer} + {head} * {per_head} + {_begin(kernel, name)} * {stride}"
+        else:
+            batch, per_head = kernel.stride(name, 0), kernel.stride(name, 1)
+            start = f"{pointer} + b * {batch} + {head} * {per_head}"
+            stride = kernel.stride(name, 2)
         if first:
             start += f" + {first} * {stride}"
         if step != 1:
@@ -92,16 +98,32 @@ def tokens(
         array = kernel.arrays[name]
         dtype = array.dtype
         pointer = kernel.tensor(name, array.dtype)
-        heads, length = (kernel.value(size).atom for size in array.dimensions[1:3])
+        first_of = first_of_head(kernel, array.dimensions, head)
         width = 1
         if len(array.dimensions) > 3:
             width = integer(array.dimensions[3], kernel.specialization)
-        start = f"{pointer} + tl.cast(b * {heads} + {head}, tl.int64) * {length} * {width}"
+        start = f"{pointer} + {first_of.at_least(Binding.PRODUCT)} * {width}"
         if first:
             start += f" + {first} * {width}"
         stride = local = str(width * step)
     base = kernel.assign(f"{name}_head", Value(start)).text
     return Tokens(base, stride, local, dtype, name not in CALLER)
+
+
+def first_of_head(kernel: Kernel, dimensions: Sequence[Expression], head: str) -> Value:
+    """The number of the first token of a head, in a buffer of these dimensions: 64 bits."""
+    if kernel.specialization.packed:
+        length = dimensions[2]
+        assert isinstance(length, Size)
+        row = f"tl.cast({head}, tl.int64) * {kernel.value(of_all(length)).atom}"
+        return Value(f"{row} + {begin(kernel, length.name)}", "", Binding.SUM)
+    heads, tokens_of_head = (kernel.value(size).atom for size in dimensions[1:3])
+    row = f"tl.cast(b * {heads} + {head}, tl.int64)"
+    return Value(f"{row} * {tokens_of_head}", "", Binding.PRODUCT)
+
+
+def _begin(kernel: Kernel, name: str) -> str:
+    return begin(kernel, "Lk" if name in ("k", "v") else "Lq")
 
 
 def head_of(kernel: Kernel, name: str, key_side: bool) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from attndsl.codegen.triton.kernel import Kernel
+from attndsl.codegen.triton.sequences import enter
 from attndsl.codegen.triton.values import Value
 from attndsl.expression import Expression, Index, Literal, Size
 from attndsl.planner import algebra
@@ -123,10 +124,17 @@ def define_head(kernel: Kernel, number: str) -> None:
     """`b`, `h` and `g`, of which `number` is the first two, heads fastest."""
     heads = kernel.size("H")
     head = kernel.assign("h", Value(f"{number} % {heads}"))
-    batch = kernel.assign("b", Value(f"{number} // {heads}"))
-    kernel.define(Index("b"), batch)
+    define_batch(kernel, f"{number} // {heads}")
     kernel.define(Index("h"), head)
     define_group(kernel)
+
+
+def define_batch(kernel: Kernel, number: str) -> None:
+    """`b`, or the sequence, of that number."""
+    if kernel.specialization.packed:
+        enter(kernel, number)
+    else:
+        kernel.define(Index("b"), kernel.assign("b", Value(number)))
 
 
 def define_group(kernel: Kernel) -> None:
