@@ -83,7 +83,7 @@ def test_one_graph(family, padding):
     assert [name for name, one in gradients.items() if not close(names[name], one)] == []
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("mistral", marks=pytest.mark.slow)])
 def test_with_a_cache_of_any_length(family):
     """A call without options makes one. Lengths alone recompile nothing, once two were seen."""
     eager, ours = models(family)

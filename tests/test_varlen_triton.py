@@ -101,7 +101,7 @@ def test_sequences_without_queries_or_keys(interpreter: Interpreter, name: str) 
     assert not found.gradients["k"][9:16].any()
 
 
-@pytest.mark.parametrize("name", ["causal_softmax", "full"])
+@pytest.mark.parametrize("name", ["causal_softmax", pytest.param("full", marks=pytest.mark.slow)])
 def test_dropout_is_that_of_each_sequence(interpreter: Interpreter, name: str) -> None:
     options = {"dropout": 0.4, "seed": 2**40 + 3}
     found, expected = interpreter.call(packed_and_one_by_one, name, *GAPS, options)
@@ -117,7 +117,10 @@ def test_the_offset_of_a_call_is_every_sequences(interpreter: Interpreter) -> No
     same(found, expected, but="slope")
 
 
-@pytest.mark.parametrize(("name", "dropout"), [("bucketed", 0.3), ("own_bias", None)])
+@pytest.mark.parametrize(
+    ("name", "dropout"),
+    [pytest.param("bucketed", 0.3, marks=pytest.mark.slow), ("own_bias", None)],
+)
 def test_parts_of_sums_have_little_room(
     interpreter: Interpreter, name: str, dropout: float | None
 ) -> None:
