@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from measure import RESULTS, Direction, machine, save
+from measure import RESULTS, Direction, machine, new_console, save
 from rich.console import Console
 from rich.table import Table
 
@@ -136,7 +136,7 @@ def main(
     direction: Annotated[Direction, typer.Option(help="What is compiled.")] = Direction.FORWARD,
 ) -> None:
     """Measure, print the slowest, and record all."""
-    console = Console()
+    console = new_console()
     paths = [EXAMPLES / f"{one}.attn" for one in example or ()] or sorted(EXAMPLES.glob("*.attn"))
     with tempfile.TemporaryDirectory() as directory:
         os.environ["TRITON_CACHE_DIR"] = directory

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import memory
 import torch
 import typer
-from measure import RESULTS, Direction, interleaved, machine, plot, ratio, save
+from measure import RESULTS, Direction, interleaved, machine, new_console, plot, ratio, save
 from rich.console import Console
 from rich.table import Table
 from training import Setting, measure_backward, show_backward
@@ -169,7 +169,7 @@ def main(
     """Measure, print a table, and record it."""
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    console = Console()
+    console = new_console()
     rows: list[dict[str, Any]] = []
     result: dict[str, Any] = {"machine": machine(), "direction": direction.value, "rows": rows}
     head_dims = head_dim or (64, 128)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from measure import RESULTS, Direction, interleaved, machine, plot, ratio, save
+from measure import RESULTS, Direction, interleaved, machine, new_console, plot, ratio, save
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -117,7 +117,7 @@ def main(
     direction: Annotated[Direction, typer.Option(help="What is measured.")] = Direction.FORWARD,
 ) -> None:
     """Measure, print a table, and record it."""
-    console = Console()
+    console = new_console()
     if not torch.cuda.is_available():
         console.print("torch sees no GPU here, so there is nothing to measure")
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ import json
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -27,6 +29,11 @@ class Direction(Enum):
 
     FORWARD = "forward"
     BACKWARD = "backward"
+
+
+def new_console() -> Console:
+    """Of a terminal's width, or, in a file, wide enough for whole words."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def interleaved(
