@@ -62,7 +62,9 @@ def test_each_sequence_is_attended_to_alone(interpreter: Interpreter, name: str)
     assert found.launches[1] < 2 * len(LENGTHS)
 
 
-@pytest.mark.parametrize("name", ["causal_softmax", "bucketed"])
+@pytest.mark.parametrize(
+    "name", ["causal_softmax", pytest.param("bucketed", marks=pytest.mark.slow)]
+)
 def test_one_after_the_other(interpreter: Interpreter, name: str) -> None:
     """As plans run that have no kernels for all sequences. Heads have rows of their own."""
     found = interpreter.call(errors_of_formula, name, LENGTHS, LENGTHS, "fp32", False)
@@ -119,7 +121,10 @@ def test_the_offset_of_a_call_is_every_sequences(interpreter: Interpreter) -> No
 
 @pytest.mark.parametrize(
     ("name", "dropout"),
-    [pytest.param("bucketed", 0.3, marks=pytest.mark.slow), ("own_bias", None)],
+    [
+        pytest.param("bucketed", 0.3, marks=pytest.mark.slow),
+        pytest.param("own_bias", None, marks=pytest.mark.slow),
+    ],
 )
 def test_parts_of_sums_have_little_room(
     interpreter: Interpreter, name: str, dropout: float | None
