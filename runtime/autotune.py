@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import torch
 
     from attndsl.runtime.arguments import Call
-    from attndsl.runtime.execution import Execution
 
 KIND, FILE = "tune", "best.json"
 CPU_TILES = (
@@ -103,37 +102,60 @@ def tune(
     target = device_target(call.device)
     specialization = specialize(attention, call.sizes["D"], call.sizes["Dv"], call.dtype)
     tiles = candidates(attention, specialization, target)
+    steps, done = len(tiles) + ROUNDS, 0
+
+    def advanced() -> None:
+        nonlocal done
+        done += 1
+        on_progress(done, steps)
+
+    def built(tile: Tile) -> Callable[[], object]:
+        execution = compile_with_tile(attention, specialization, target, tile)
+        return lambda: execution.run(call, q, k, v, inputs)
+
+    with torch.no_grad():
+        result = measured(tiles, built, call, advanced)
+    keep(result.as_json(), _key(attention, specialization, target, call))
+    return result
+
+
+def measured(
+    tiles: Sequence[Tile],
+    build: Callable[[Tile], Callable[[], object]],
+    call: Call,
+    advanced: Callable[[], None],
+) -> TuningResult:
+    """Time what `build` makes of every tile, of which the first is the default.
+
+    A tile that it raises `AttnError` for counts as one that cannot run; the last such error is
+    raised where there is no other. `advanced` is told of every candidate and of every round.
+    """
     measurements: dict[Tile, Measurement] = {}
     runs: dict[Tile, Callable[[], float]] = {}
 
-    def timer(execution: Execution) -> Callable[[], float]:
-        return lambda: timed(lambda: execution.run(call, q, k, v, inputs), call)
+    def timer(run: Callable[[], object]) -> Callable[[], float]:
+        return lambda: timed(run, call)
 
-    steps = len(tiles) + ROUNDS
     problem: AttnError | None = None
-    with torch.no_grad():
-        for tile in tiles:
-            try:
-                run = timer(compile_with_tile(attention, specialization, target, tile))
-                run()
-            except AttnError as fault:
-                problem = fault
-                measurements[tile] = Measurement(tile, None, fault.diagnostics[0].message)
-            else:
-                runs[tile] = run
-            on_progress(len(measurements) + len(runs), steps)
-        times = interleaved(runs, lambda number: on_progress(len(tiles) + number, steps))
+    for tile in tiles:
+        try:
+            run = timer(build(tile))
+            run()
+        except AttnError as fault:
+            problem = fault
+            measurements[tile] = Measurement(tile, None, fault.diagnostics[0].message)
+        else:
+            runs[tile] = run
+        advanced()
     from statistics import median
 
-    for tile, seconds in times.items():
+    for tile, seconds in interleaved(runs, advanced).items():
         measurements[tile] = Measurement(tile, median(seconds))
-    if not times:
+    if not runs:
         assert problem is not None
         raise problem
     ranked = sorted(measurements.values(), key=lambda one: (one.seconds is None, one.seconds or 0))
-    result = TuningResult(chosen(ranked, tiles[0]), tuple(ranked))
-    keep(result.as_json(), _key(attention, specialization, target, call))
-    return result
+    return TuningResult(chosen(ranked, tiles[0]), tuple(ranked))
 
 
 def best_tile(
@@ -160,17 +182,17 @@ def chosen(ranked: list[Measurement], default: Tile) -> Tile:
 
 
 def interleaved(
-    runs: Mapping[Tile, Callable[[], float]], on_round: Callable[[int], None]
+    runs: Mapping[Tile, Callable[[], float]], on_round: Callable[[], None]
 ) -> dict[Tile, list[float]]:
     """Times of every run, in rounds, so that all meet the machine in the same moods."""
     times: dict[Tile, list[float]] = {tile: [] for tile in runs}
     spent = dict.fromkeys(runs, 0.0)
-    for number in range(ROUNDS):
+    for _ in range(ROUNDS):
         for tile, run in runs.items():
             if spent[tile] < _SECONDS_PER_TILE or len(times[tile]) < 3:
                 times[tile].append(run())
                 spent[tile] += times[tile][-1]
-        on_round(number + 1)
+        on_round()
     return times
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from attndsl.attention import Attention, has_statistic
 from attndsl.codegen.program import Specialization, Tile
-from attndsl.diagnostics import AttnError
 from attndsl.records import dataclass
 from attndsl.runtime import autotune
-from attndsl.runtime.autotune import ROUNDS, Measurement, TuningResult, described, shape_class
+from attndsl.runtime.autotune import ROUNDS, TuningResult, described, shape_class
 from attndsl.runtime.cache import key_of
 from attndsl.runtime.compilation import compile_for, specialize
 from attndsl.runtime.options import DEFAULTS, Options
@@ -124,9 +122,9 @@ def tune(
     total = sum(len(part.tiles) + ROUNDS for part in parts)
     done = 0
 
-    def advanced(steps: int) -> None:
+    def advanced() -> None:
         nonlocal done
-        done += steps
+        done += 1
         on_progress(done, total)
 
     with torch.no_grad():
@@ -182,33 +180,13 @@ def _measured(
     wanted: tuple[str, ...],
     call: Call,
     tensors: Mapping[str, torch.Tensor],
-    advanced: Callable[[int], None],
+    advanced: Callable[[], None],
 ) -> TuningResult:
-    measurements: dict[Tile, Measurement] = {}
-    runs: dict[Tile, Callable[[], float]] = {}
+    def built(tile: Tile) -> Callable[[], object]:
+        backward = build(attention, specialization, target, wanted, {part.number: tile})
+        return lambda: backward.run(call, tensors)
 
-    def timer(backward: Backward) -> Callable[[], float]:
-        return lambda: autotune.timed(lambda: backward.run(call, tensors), call)
-
-    problem: AttnError | None = None
-    for tile in part.tiles:
-        try:
-            run = timer(build(attention, specialization, target, wanted, {part.number: tile}))
-            run()
-        except AttnError as fault:
-            problem = fault
-            measurements[tile] = Measurement(tile, None, fault.diagnostics[0].message)
-        else:
-            runs[tile] = run
-        advanced(1)
-    times = autotune.interleaved(runs, lambda number: advanced(1))
-    for tile, seconds in times.items():
-        measurements[tile] = Measurement(tile, median(seconds))
-    if not times:
-        assert problem is not None
-        raise problem
-    ranked = sorted(measurements.values(), key=lambda one: (one.seconds is None, one.seconds or 0))
-    return TuningResult(autotune.chosen(ranked, part.tiles[0]), tuple(ranked))
+    return autotune.measured(part.tiles, built, call, advanced)
 
 
 def build(
